@@ -1,0 +1,135 @@
+"""Section 1 of the tutorial: a text becomes tokens, and tokens become batches.
+
+A language model computes with integers, so each distinct character gets a number: the tokens.
+What the model learns from are short windows of the text: x is what it sees, y, the same window
+one character later, is what it should have said at each position.
+Video: 0:07:52, https://www.youtube.com/watch?v=kCc8FmEb1nY&t=472s
+"""
+
+import hashlib
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import requests
+import torch
+from torch import Tensor
+
+DATA = Path(__file__).resolve().parent.parent / "data"
+TINY_SHAKESPEARE = DATA / "input.txt"
+SAMPLE = DATA / "sample.txt"
+URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
+SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
+
+
+class Corpus:
+    """A text as a language model sees it: a vocabulary and two splits of token ids.
+
+    chars: the distinct characters of the text, sorted; a token is an index into it.
+    splits: "train", the first 90 % of the tokens, and "val", the rest.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        present = np.zeros(0x110000, dtype=bool)  # one entry for each code point of Unicode
+        length = 0
+        for codes in read_code_points(path):
+            present[codes] = True
+            length += len(codes)
+        self.chars = [chr(code) for code in np.flatnonzero(present)]
+        self._token_of = {char: token for token, char in enumerate(self.chars)}
+
+        table = np.zeros(0x110000, dtype=np.min_scalar_type(self.vocab_size))
+        table[present] = range(self.vocab_size)
+        tokens = np.empty(length, dtype=table.dtype)  # one byte for each, up to 255 characters
+        start = 0
+        for codes in read_code_points(path):
+            tokens[start : start + len(codes)] = table[codes]
+            start += len(codes)
+        n = 9 * length // 10
+        self.splits = {"train": torch.from_numpy(tokens[:n]), "val": torch.from_numpy(tokens[n:])}
+
+    @property
+    def vocab_size(self) -> int:
+        """How many distinct characters the text has (V)."""
+        return len(self.chars)
+
+    def encode(self, text: str) -> list[int]:
+        """The tokens of text. Raises ValueError, naming them, for characters not in chars."""
+        unknown = sorted(set(text) - self._token_of.keys())
+        if unknown:
+            raise ValueError(f"not in the vocabulary: {', '.join(map(repr, unknown))}")
+        return [self._token_of[char] for char in text]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of tokens: the inverse of encode."""
+        return "".join(self.chars[token] for token in ids)
+
+    def batch(
+        self, split: str, batch_size: int, block_size: int, device: torch.device | str = "cpu"
+    ) -> tuple[Tensor, Tensor]:
+        """Random windows x and their continuations y, both (B, T) int64, y one character ahead.
+
+        The CPU's generator draws the positions, so that a seed gives every device the same batches.
+        """
+        tokens = self.splits[split]
+        starts = torch.randint(len(tokens) - block_size, (batch_size, 1))  # (B, 1)
+        windows = tokens[starts + torch.arange(block_size + 1)]  # (B, T+1), all in one gather
+        windows = windows.long().to(device)
+        return windows[:, :-1], windows[:, 1:]
+
+
+def read_code_points(path: str | Path) -> Iterator[np.ndarray]:
+    """The text of a UTF-8 file as numbers, in pieces that fit in memory beside a large text."""
+    with open(path, encoding="utf-8-sig") as file:  # drops a BOM, turns every line end into \n
+        while piece := file.read(2**22):
+            yield np.frombuffer(piece.encode("utf-32-le"), dtype=np.uint32)
+
+
+def load_corpus(path: str | Path = TINY_SHAKESPEARE, block_size: int = 1) -> Corpus:
+    """Read a UTF-8 text; a missing Tiny Shakespeare is downloaded, or else replaced by our sample.
+
+    Raises OSError for a file that cannot be read, and ValueError for one that is not UTF-8 or that
+    is too short to hold a window of block_size characters and their continuation in each split.
+    """
+    path = Path(path)
+    if path.resolve() == TINY_SHAKESPEARE and not path.exists():
+        path = download_or_sample()
+    try:
+        corpus = Corpus(path)
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is not UTF-8 text; --data names a text file") from None
+    except OSError as error:
+        raise OSError(f"cannot read {path}: {error.strerror}; --data names a text file") from None
+    length = sum(len(tokens) for tokens in corpus.splits.values())
+    if length <= 10 * block_size:
+        raise ValueError(
+            f"{path} has {length:,} characters, too few for block_size {block_size}: "
+            f"it takes at least {10 * block_size + 1:,}"
+        )
+    return corpus
+
+
+def download_or_sample() -> Path:
+    """Tiny Shakespeare, put in place whole or not at all; where that fails, data/sample.txt."""
+    try:
+        response = requests.get(URL, timeout=5)
+        response.raise_for_status()
+        if hashlib.sha256(response.content).hexdigest() != SHA256:
+            raise ValueError("something else arrived than that text")
+        part = TINY_SHAKESPEARE.with_suffix(f".{os.getpid()}.part")
+        try:
+            part.write_bytes(response.content)
+            part.replace(TINY_SHAKESPEARE)
+        finally:
+            part.unlink(missing_ok=True)
+    except (OSError, ValueError) as error:  # requests' exceptions are OSErrors
+        print(
+            f"Tiny Shakespeare could not be downloaded ({type(error).__name__}): this run learns "
+            f"from {SAMPLE.name}, and its losses will differ from the README's; "
+            f"to have the real text, save {URL} as {TINY_SHAKESPEARE}",
+            file=sys.stderr,
+        )
+        return SAMPLE
+    return TINY_SHAKESPEARE
