@@ -1,0 +1,97 @@
+"""Each script as a user runs it: output, exit status, and one line for what is wrong."""
+
+import re
+import shutil
+
+import pytest
+from conftest import ROOT, SCRIPTS, run
+
+SAMPLE = ROOT / "data" / "sample.txt"
+QUICK = ("--max-iters", 25, "--eval-interval", 10, "--eval-iters", 2, "--max-new-tokens", 40)
+LOSSES = re.compile(r"step (\d+): train loss \d\.\d{4}, val loss \d\.\d{4}")
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_run_prints_losses_and_a_sample_and_does_so_again(script, tmp_path):
+    first = run(ROOT / f"{script}.py", "--data", SAMPLE, "--device", "cpu", *QUICK)
+    assert first.returncode == 0, first.stderr
+    assert first.stderr == ""  # no progress bar in a pipe
+    head, *losses = first.stdout.splitlines()[:5]
+    assert re.fullmatch(r"[\d,]+ parameters on cpu", head)
+    assert [int(LOSSES.fullmatch(line)[1]) for line in losses] == [0, 10, 20, 25]
+    sample = first.stdout.split("\n", 5)[5]
+    assert len(sample) == 40 + 1  # and the line end that follows it
+    assert set(sample) <= set(SAMPLE.read_text())
+
+    checkout = tmp_path / "a path" / "with spaces"
+    shutil.copytree(ROOT / "common", checkout / "common")
+    shutil.copy(ROOT / f"{script}.py", checkout)
+    shutil.copy(SAMPLE, tmp_path / "my play.txt")
+    flags = ("--data", "my play.txt", "--device", "cpu", *QUICK)
+    second = run(checkout / f"{script}.py", *flags, cwd=tmp_path)
+    assert second.stdout == first.stdout
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--max-iterations", "5"], "--max-iterations"),
+        (["--max-iters", "many"], "--max-iters"),
+        (["--batch-size", "0"], "batch_size must be above 0"),
+        (["--max-iters", "-1"], "max_iters must be 0 or more"),
+        (["--learning-rate", "nan"], "learning_rate must be above 0"),
+        (["--data", "nowhere.txt"], "nowhere.txt"),
+        (["--data", str(ROOT)], str(ROOT)),
+        (["--data", str(SAMPLE), "--block-size", "100000"], "1,000,001"),
+        (["--device", "abacus"], "abacus"),
+    ],
+)
+def test_bad_usage_gets_one_line(step, flags, words, capsys):
+    with pytest.raises(SystemExit) as exit:
+        step.main(step.parse_args(flags))
+    captured = capsys.readouterr()
+    # a message that sys.exit was given is printed by the interpreter, with exit status 1
+    line = exit.value.code if isinstance(exit.value.code, str) else captured.err
+    assert exit.value.code != 0
+    assert words in line
+    assert "\n" not in line.rstrip("\n")
+    assert captured.out == ""
+
+
+@pytest.mark.parametrize("script", SCRIPTS[2:])
+def test_heads_must_divide_the_width(script):
+    result = run(ROOT / f"{script}.py", "--n-embd", 30, "--n-head", 4)
+    assert result.returncode != 0
+    assert len(result.stderr.splitlines()) == 1
+    assert "n_embd 30 must be a multiple of n_head 4" in result.stderr
+
+
+def test_missing_text_as_a_user_sees_it():
+    result = run(ROOT / "01_bigram.py", "--data", "nowhere.txt")
+    assert result.returncode != 0
+    assert len(result.stderr.splitlines()) == 1
+    assert result.stdout == ""
+
+
+def test_help_names_every_setting_with_its_default(step, capsys):
+    with pytest.raises(SystemExit) as exit:
+        step.parse_args(["--help"])
+    assert exit.value.code == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for field in step.Config.__dataclass_fields__.values():
+        assert f"--{field.name.replace('_', '-')} " in text
+        assert f"(default: {field.default})" in text
+
+
+def test_hopeless_learning_rate_ends_with_a_sentence(step, corpus, capsys):
+    flags = ["--data", str(SAMPLE), "--device", "cpu", "--learning-rate", "1e30"]
+    with pytest.raises(SystemExit, match="try a lower --learning-rate"):
+        step.main(step.parse_args([*flags, *map(str, QUICK)]))
+
+
+def test_full_size_is_the_one_of_the_video():
+    flags = ("--size", "full", "--max-iters", 0, "--eval-iters", 1, "--batch-size", 1)
+    result = run(ROOT / "07_full_gpt.py", *flags, "--data", SAMPLE, "--max-new-tokens", 5)
+    assert result.returncode == 0, result.stderr
+    parameters = 10_788_929 - 5 * (2 * 384 + 1)  # the sample lacks five of the 65 characters
+    assert result.stdout.startswith(f"{parameters:,} parameters on ")
