@@ -1,7 +1,7 @@
 """Step 5, blocks: attention and feed-forward become one block, and three blocks a deep network.
 
 New: Block, three times over. Video: 1:26:48, https://www.youtube.com/watch?v=kCc8FmEb1nY&t=5208s
-Expect a val loss near 2.35, worse than the 2.23 of step 4, and that is the point: depth alone does
+Expect a val loss near 2.35, worse than the 2.25 of step 4, and that is the point: depth alone does
 not train. The gradient reaches a layer only through all those above it, and fades on the way.
 """
 
