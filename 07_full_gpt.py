@@ -12,7 +12,7 @@ import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -44,6 +44,18 @@ class Config:
     seed: Annotated[int, "seed of every random draw"] = 1337
     max_new_tokens: Annotated[int, "characters to sample after training"] = 500
 
+    LAPTOP: ClassVar[dict[str, float]] = {  # what differs at the laptop size
+        "batch_size": 16,
+        "block_size": 64,
+        "n_embd": 96,
+        "n_head": 3,
+        "dropout": 0.0,
+        "learning_rate": 3e-3,
+        "learning_rate_range": 100.0,
+        "max_iters": 1700,
+        "eval_iters": 100,
+    }
+
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             zero_too = name in ("dropout", "max_iters", "seed", "max_new_tokens")
@@ -56,19 +68,6 @@ class Config:
             raise ValueError(f"dropout must be below 1, not {self.dropout}")
         if self.size not in ("auto", "full", "laptop"):
             raise ValueError(f"size must be auto, full or laptop, not {self.size}")
-
-
-LAPTOP = {  # what differs from Config at the laptop size
-    "batch_size": 16,
-    "block_size": 64,
-    "n_embd": 96,
-    "n_head": 3,
-    "dropout": 0.0,
-    "learning_rate": 3e-3,
-    "learning_rate_range": 100.0,
-    "max_iters": 1700,
-    "eval_iters": 100,
-}
 
 
 class MultiHeadAttention(nn.Module):
@@ -254,7 +253,7 @@ def parse_args(argv: list[str] | None = None) -> Config:
         args = parser.parse_args(argv)
         on_cpu = select_device(args.device).type == "cpu"
         if args.size == "laptop" or (args.size == "auto" and on_cpu):
-            parser.set_defaults(**LAPTOP)
+            parser.set_defaults(**Config.LAPTOP)
         return Config(**vars(parser.parse_args(argv)))
     except ValueError as error:
         parser.error(str(error))

@@ -1,0 +1,111 @@
+"""The README and the scripts' docstrings name what there is, and link to where it is shown."""
+
+import re
+import shlex
+import subprocess
+
+import pytest
+from conftest import ROOT, SCRIPTS, STEPS
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+VIDEO = "https://www.youtube.com/watch?v=kCc8FmEb1nY"
+
+# The chapters of the video that a section or a script may link to.
+CHAPTERS = """
+0:07:52 0:09:28 0:14:27 0:22:11 0:34:53 0:38:00 0:42:13 0:47:11 0:51:54 0:54:42 0:58:26 1:00:18
+1:02:00 1:11:38 1:16:56 1:19:11 1:21:59 1:24:25 1:26:48 1:28:00 1:32:51 1:37:49 1:42:39 1:46:22
+1:48:53
+""".split()
+
+# The ten sections: where the video has them and which file is their home.
+SECTIONS = [
+    ("0:07:52", "common/data.py"),
+    ("0:22:11", "01_bigram.py"),
+    ("0:42:13", "#averaging-the-past-three-times"),
+    ("1:00:18", "02_self_attention.py"),
+    ("1:02:00", "02_self_attention.py"),
+    ("1:21:59", "03_multihead.py"),
+    ("1:24:25", "04_feedforward.py"),
+    ("1:26:48", "05_blocks.py"),
+    ("1:28:00", "06_residual_layernorm.py"),
+    ("1:37:49", "07_full_gpt.py"),
+]
+
+
+def seconds(moment):
+    hours, minutes, rest = map(int, moment.split(":"))
+    return 3600 * hours + 60 * minutes + rest
+
+
+def code_blocks(language):
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, flags=re.M | re.S)
+
+
+def commands():
+    return [line for block in code_blocks("sh") for line in block.splitlines()]
+
+
+def test_every_link_to_a_moment_says_that_moment_and_is_a_chapter():
+    links = re.findall(r"\[([\d:]+)\]\(" + re.escape(VIDEO) + r"&t=(\d+)s\)", README)
+    assert len(links) == README.count("&t=")
+    for moment, second in links:
+        assert moment in CHAPTERS
+        assert seconds(moment) == int(second)
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_docstrings_link_to_a_chapter_they_name(script):
+    text = (ROOT / f"{script}.py").read_text("utf-8").split('"""')[1]
+    moments = re.findall(r"\d:\d\d:\d\d", text)
+    assert moments
+    assert set(moments) <= set(CHAPTERS)
+    (second,) = re.findall(re.escape(VIDEO) + r"&t=(\d+)s", text)
+    assert int(second) in map(seconds, moments)
+
+
+def test_the_ten_sections_have_their_home_and_their_moment():
+    rows = re.findall(r"^\| (\d+) \| .*$", README, flags=re.M)
+    assert rows == [str(i) for i in range(1, 11)]
+    for number, (moment, home) in enumerate(SECTIONS, start=1):
+        (row,) = re.findall(rf"^\| {number} \| .*$", README, flags=re.M)
+        assert f"[{moment}]({VIDEO}&t={seconds(moment)}s)" in row
+        assert f"({home})" in row
+
+
+def test_every_linked_file_and_heading_exists():
+    headings = re.findall(r"^#+ (.*)$", README, flags=re.M)
+    anchors = {"#" + re.sub(r"[^\w -]", "", h.lower()).replace(" ", "-") for h in headings}
+    for target in re.findall(r"\]\(([^)]+)\)", README):
+        if target.startswith("#"):
+            assert target in anchors
+        elif not target.startswith("https://"):
+            assert (ROOT / target).exists(), target
+
+
+def test_every_script_is_named_in_both_tables():
+    for script in SCRIPTS:
+        assert README.count(f"[{script}.py]({script}.py)") >= 2
+
+
+def test_commands_in_code_blocks_run_or_parse():
+    kinds = set()
+    for command in commands():
+        for part in command.split(" && "):
+            words = shlex.split(part)
+            kinds.add(words[0])
+            if words[0] == "git":  # exit status 1: the files differ
+                assert subprocess.run(words, cwd=ROOT, capture_output=True).returncode == 1
+            elif words[1:3] == ["-m", "pip"]:
+                assert (ROOT / words[-1]).is_file()
+            elif words[1].endswith(".py"):
+                step = STEPS[SCRIPTS.index(words[1].removesuffix(".py"))]
+                step.parse_args(words[2:])
+            else:
+                assert words[1:3] in (["-m", "venv"], ["-m", "pytest"]), part
+    assert {"python3", "git", "python", ".venv/bin/python"} <= kinds
+
+
+def test_windows_commands_are_the_same_two():
+    (windows,) = code_blocks("powershell")
+    unix = code_blocks("sh")[0].replace("python3 ", "py ").replace(" && ", "; ")
+    assert windows.replace("\\", "/") == unix.replace(".venv/bin/", ".venv/Scripts/")
