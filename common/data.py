@@ -6,22 +6,14 @@ one character later, is what it should have said at each position.
 Video: 0:07:52, https://www.youtube.com/watch?v=kCc8FmEb1nY&t=472s
 """
 
-import hashlib
-import os
-import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
-import requests
 import torch
 from torch import Tensor
 
-DATA = Path(__file__).resolve().parent.parent / "data"
-TINY_SHAKESPEARE = DATA / "input.txt"
-SAMPLE = DATA / "sample.txt"
-URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
-SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
+from common.download import TINY_SHAKESPEARE, download_or_sample
 
 
 class Corpus:
@@ -81,9 +73,9 @@ class Corpus:
 
 
 def read_code_points(path: str | Path) -> Iterator[np.ndarray]:
-    """The text of a UTF-8 file as numbers, in pieces that fit in memory beside a large text."""
+    """The text of a UTF-8 file as numbers, in pieces, so that a large one takes little memory."""
     with open(path, encoding="utf-8-sig") as file:  # drops a BOM, turns every line end into \n
-        while piece := file.read(2**22):
+        while piece := file.read(2**20):
             yield np.frombuffer(piece.encode("utf-32-le"), dtype=np.uint32)
 
 
@@ -96,12 +88,15 @@ def load_corpus(path: str | Path = TINY_SHAKESPEARE, block_size: int = 1) -> Cor
     path = Path(path)
     if path.resolve() == TINY_SHAKESPEARE and not path.exists():
         path = download_or_sample()
+    if not path.is_file():
+        problem = "is not a file" if path.exists() else "does not exist"
+        raise OSError(f"{path} {problem}; --data takes a text file")
     try:
         corpus = Corpus(path)
     except UnicodeDecodeError:
-        raise ValueError(f"{path} is not UTF-8 text; --data names a text file") from None
+        raise ValueError(f"{path} is not UTF-8 text: see byte {first_bad_byte(path):,}") from None
     except OSError as error:
-        raise OSError(f"cannot read {path}: {error.strerror}; --data names a text file") from None
+        raise OSError(f"cannot read {path}: {error.strerror}") from None
     length = sum(len(tokens) for tokens in corpus.splits.values())
     if length <= 10 * block_size:
         raise ValueError(
@@ -111,25 +106,10 @@ def load_corpus(path: str | Path = TINY_SHAKESPEARE, block_size: int = 1) -> Cor
     return corpus
 
 
-def download_or_sample() -> Path:
-    """Tiny Shakespeare, put in place whole or not at all; where that fails, data/sample.txt."""
+def first_bad_byte(path: Path) -> int:
+    """Where a file stops being UTF-8, counted in bytes from 0."""
     try:
-        response = requests.get(URL, timeout=5)
-        response.raise_for_status()
-        if hashlib.sha256(response.content).hexdigest() != SHA256:
-            raise ValueError("something else arrived than that text")
-        part = TINY_SHAKESPEARE.with_suffix(f".{os.getpid()}.part")
-        try:
-            part.write_bytes(response.content)
-            part.replace(TINY_SHAKESPEARE)
-        finally:
-            part.unlink(missing_ok=True)
-    except (OSError, ValueError) as error:  # requests' exceptions are OSErrors
-        print(
-            f"Tiny Shakespeare could not be downloaded ({type(error).__name__}): this run learns "
-            f"from {SAMPLE.name}, and its losses will differ from the README's; "
-            f"to have the real text, save {URL} as {TINY_SHAKESPEARE}",
-            file=sys.stderr,
-        )
-        return SAMPLE
-    return TINY_SHAKESPEARE
+        path.read_bytes().decode()
+    except UnicodeDecodeError as error:
+        return error.start
+    raise ValueError(f"{path} changed while it was read")

@@ -29,17 +29,17 @@ def small_model(step, vocab_size=65, **settings):
     return step.LanguageModel(small_config(step, **settings), vocab_size)
 
 
-def run(script, *flags, cwd=None, timeout=60):
+def run(script, *flags, cwd=None, **environment):
     """The script as a user starts it, with standard output and error as a pipe."""
     return subprocess.run(
         [sys.executable, str(script), *map(str, flags)],
         cwd=cwd,
-        timeout=timeout,
+        timeout=60,
         capture_output=True,
         text=True,
         encoding="utf-8",
         errors="replace",
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
     )
 
 

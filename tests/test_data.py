@@ -1,11 +1,17 @@
-"""A text as tokens: vocabulary, splits, batches, and what happens without a network."""
+"""A text as tokens: vocabulary, splits and batches, for any text."""
 
+import errno
+import os
+
+import numpy as np
 import pytest
-import requests
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from common import data
 from common.data import Corpus, load_corpus
+from common.download import SAMPLE
 
 
 @pytest.fixture
@@ -78,15 +84,111 @@ def test_shortest_text_that_works(text_file):
         load_corpus(path, block_size=9)
 
 
-def test_not_utf8(tmp_path):
+@pytest.mark.parametrize(
+    ("start", "offset"), [(b"", 3), (b"\xef\xbb\xbf", 6), (b"x" * 5_000_000 + b"\r\n", 5_000_005)]
+)
+def test_bytes_that_are_not_utf8_are_named_by_their_offset(tmp_path, start, offset):
     path = tmp_path / "latin.txt"
-    path.write_bytes("caf\u00e9".encode("latin-1") * 100)
-    with pytest.raises(ValueError, match="not UTF-8"):
+    path.write_bytes(start + "caf\u00e9".encode("latin-1") * 100)
+    with pytest.raises(ValueError, match=f"not UTF-8 text: see byte {offset:,}$"):
         load_corpus(path)
 
 
+def test_a_text_read_in_several_pieces(tmp_path, monkeypatch):
+    text = "".join(chr(0x410 + i % 60) + "\r\n" for i in range(2000))
+    (tmp_path / "text.txt").write_bytes(text.encode())
+    whole = Corpus(tmp_path / "text.txt")
+    pieces = [np.frombuffer(c.encode("utf-32-le"), np.uint32) for c in text.replace("\r\n", "\n")]
+    monkeypatch.setattr(data, "read_code_points", lambda _: iter(pieces))
+    one_by_one = Corpus("any")
+    assert one_by_one.chars == whole.chars
+    for split in ("train", "val"):
+        assert torch.equal(one_by_one.splits[split], whole.splits[split])
+
+
+@pytest.mark.parametrize("bom", [b"", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+def test_byte_order_mark_and_line_ends_leave_no_trace(tmp_path, bom, newline):
+    text = "Zw\u00f6lf Boxk\u00e4mpfer\n\u65e5\u672c\u8a9e \U0001f3ad\n" * 10
+    path = tmp_path / "text.txt"
+    path.write_bytes(bom + text.replace("\n", newline).encode("utf-8"))
+    corpus = load_corpus(path)
+    assert corpus.chars == sorted(set(text))
+    assert corpus.decode(torch.cat(list(corpus.splits.values()))) == text
+    assert list(tmp_path.iterdir()) == [path]  # nothing is written beside the user's file
+
+
+@pytest.mark.parametrize("size", [2, 255, 256, 257, 70_000])
+def test_vocabularies_of_every_size(tmp_path, size):
+    text = "".join(chr(0x10000 + i) for i in range(size)) * (1 if size > 100 else 100)
+    path = tmp_path / "text.txt"
+    path.write_text(text, encoding="utf-8")
+    corpus = load_corpus(path)
+    assert corpus.vocab_size == size
+    assert corpus.decode(torch.cat(list(corpus.splits.values()))) == text
+    x, _ = corpus.batch("train", 2, 2)
+    assert x.dtype == torch.int64
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="needs Unix")
+def test_files_that_are_none_or_closed_to_us(tmp_path):
+    for name, match in (("missing", "does not exist"), (".", "is not a file")):
+        with pytest.raises(OSError, match=match):
+            load_corpus(tmp_path / name)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="is not a file"):  # and no wait for somebody to write
+        load_corpus(tmp_path / "pipe")
+    closed = tmp_path / "closed.txt"
+    closed.write_text("text " * 100)
+    closed.chmod(0)
+    if os.geteuid() == 0:
+        pytest.skip("root may read anything")
+    with pytest.raises(OSError, match="cannot read .*closed.txt: Permission denied"):
+        load_corpus(closed)
+
+
+def test_no_permission(tmp_path, monkeypatch):
+    def closed(*args, **kwargs):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    path = tmp_path / "closed.txt"
+    path.write_text("text " * 100)
+    monkeypatch.setattr("builtins.open", closed)
+    with pytest.raises(OSError, match="cannot read .*closed.txt: Permission denied"):
+        load_corpus(path)
+
+
+def test_an_empty_file(text_file):
+    with pytest.raises(ValueError, match="has 0 characters"):
+        load_corpus(text_file(""))
+
+
+any_text = st.text(
+    st.characters(exclude_categories=["Cs"], exclude_characters="\r\ufeff"), min_size=81
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(text=any_text, block_size=st.integers(1, 8), batch_size=st.integers(1, 5))
+def test_any_text_in_the_world(tmp_path_factory, text, block_size, batch_size):
+    path = tmp_path_factory.mktemp("any") / "text.txt"
+    path.write_bytes(text.encode("utf-8"))
+    corpus = load_corpus(path, block_size)
+    assert corpus.chars == sorted(set(text))
+    assert corpus.decode(corpus.encode(text)) == text
+    n = len(text) * 9 // 10
+    assert corpus.splits["train"].tolist() == corpus.encode(text[:n])
+    assert corpus.splits["val"].tolist() == corpus.encode(text[n:])
+    for split, part in (("train", text[:n]), ("val", text[n:])):
+        x, y = corpus.batch(split, batch_size, block_size)
+        assert x.shape == y.shape == (batch_size, block_size)
+        assert torch.equal(x[:, 1:], y[:, :-1])
+        for row, target in zip(x, y, strict=True):
+            assert corpus.decode(row) + corpus.decode(target[-1:]) in part
+
+
 def test_bundled_sample_is_in_the_shape_of_tiny_shakespeare():
-    text = data.SAMPLE.read_text(encoding="ascii")
+    text = SAMPLE.read_text(encoding="ascii")
     letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
     assert len(text) >= 100_000
     assert set(text) <= set("\n !$&',-.3:;?" + letters)
@@ -97,18 +199,3 @@ def test_bundled_sample_is_in_the_shape_of_tiny_shakespeare():
         assert name.endswith(":")
         assert lines
         assert all(lines)
-
-
-def test_without_a_network_the_sample_is_used_and_one_line_says_so(tmp_path, monkeypatch, capsys):
-    def no_network(*args, **kwargs):
-        raise requests.ConnectionError("no route to host")
-
-    monkeypatch.setattr(data, "TINY_SHAKESPEARE", tmp_path / "input.txt")
-    monkeypatch.setattr(requests, "get", no_network)
-    corpus = load_corpus(tmp_path / "input.txt")
-    assert corpus.chars == Corpus(data.SAMPLE).chars
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert len(captured.err.splitlines()) == 1
-    assert "losses will differ" in captured.err
-    assert list(tmp_path.iterdir()) == []

@@ -95,3 +95,18 @@ def test_full_size_is_the_one_of_the_video():
     assert result.returncode == 0, result.stderr
     parameters = 10_788_929 - 5 * (2 * 384 + 1)  # the sample lacks five of the 65 characters
     assert result.stdout.startswith(f"{parameters:,} parameters on ")
+
+
+def test_any_character_prints_in_a_console_without_unicode(tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_text("\u65e5\u672c\u8a9e\U0001f3ad\n" * 100, encoding="utf-8")
+    flags = ("--data", path, "--device", "cpu", *QUICK)
+    result = run(ROOT / "01_bigram.py", *flags, PYTHONIOENCODING="cp1252", PYTHONUTF8="0")
+    assert result.returncode == 0, result.stderr
+    assert set(result.stdout.split("\n", 5)[5]) <= {"?", "\n"}
+
+
+def test_nothing_is_written_beside_the_text(tmp_path):
+    path = shutil.copy(SAMPLE, tmp_path)
+    run(ROOT / "07_full_gpt.py", "--data", path, *QUICK, "--n-layer", 1, cwd=tmp_path)
+    assert [str(p) for p in tmp_path.iterdir()] == [str(path)]

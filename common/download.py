@@ -1,0 +1,71 @@
+"""Tiny Shakespeare from its home on the network: the whole, right file or none at all."""
+
+import hashlib
+import sys
+import time
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import requests
+from requests.adapters import HTTPAdapter, Retry
+from requests.exceptions import ChunkedEncodingError, ConnectionError, Timeout
+from tqdm import tqdm
+
+DATA = Path(__file__).resolve().parent.parent / "data"
+TINY_SHAKESPEARE = DATA / "input.txt"
+SAMPLE = DATA / "sample.txt"
+URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
+SIZE = 1_115_394  # bytes
+SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
+CONNECT_PATIENCE = 12  # seconds for the first answer, with all repetitions
+READ_TIMEOUT = 5  # seconds without a byte
+PATIENCE = 60  # seconds for the whole text
+
+
+def download_or_sample() -> Path:
+    """Tiny Shakespeare, put in place whole or not at all; when that fails, data/sample.txt."""
+    part = TINY_SHAKESPEARE.with_name(f"{uuid.uuid4()}.part")
+    try:
+        part.write_bytes(fetch())
+        part.replace(TINY_SHAKESPEARE)
+    except (OSError, ValueError, KeyboardInterrupt) as error:  # requests raises OSErrors
+        if not TINY_SHAKESPEARE.exists():  # no other run was quicker
+            print(
+                f"no Tiny Shakespeare ({str(error) or 'interrupted'}): this run learns from "
+                f"data/{SAMPLE.name}, so its losses will differ from the README's; for the real "
+                f"text, save {URL} as {TINY_SHAKESPEARE}",
+                file=sys.stderr,
+            )
+            return SAMPLE
+    finally:
+        part.unlink(missing_ok=True)
+    return TINY_SHAKESPEARE
+
+
+def fetch() -> bytes:
+    """Tiny Shakespeare from its home, or OSError or ValueError in at most a minute and a half."""
+    retry = Retry(2, backoff_factor=0.5, status_forcelist=range(500, 600), raise_on_status=False)
+    retry.respect_retry_after_header = False  # it may ask for an hour
+    session = requests.Session()
+    session.mount(URL, HTTPAdapter(max_retries=retry))
+    executor = ThreadPoolExecutor(1)  # looking up a host's name has no time limit, waiting here has
+    answer = executor.submit(session.get, URL, timeout=(2, READ_TIMEOUT), stream=True)
+    executor.shutdown(wait=False)
+    text, start = bytearray(), time.monotonic()
+    try:
+        with (
+            answer.result(timeout=CONNECT_PATIENCE) as response,
+            tqdm(total=SIZE, unit="B", unit_scale=True, disable=None) as bar,
+        ):
+            response.raise_for_status()
+            for chunk in response.iter_content(2**14):
+                text += chunk
+                bar.update(len(chunk))
+                if len(text) > SIZE or time.monotonic() > start + PATIENCE:
+                    break
+    except (ConnectionError, Timeout, ChunkedEncodingError, TimeoutError) as error:
+        raise OSError(f"no answer or a broken one, {type(error).__name__}") from error
+    if len(text) != SIZE or hashlib.sha256(text).hexdigest() != SHA256:
+        raise ValueError("what arrived is not the whole text")
+    return bytes(text)
