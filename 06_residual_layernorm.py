@@ -1,8 +1,8 @@
-"""Step 6, residual connections and layer norm: the two ideas that let deep networks train.
+"""Step 6, residual connections and layer norm: what makes depth pay.
 
-New: x passes each sub-layer by, which adds to it through a projection; a wider feed-forward; layer
-norm before each sub-layer. The paper has it after each; everyone moved it, so that x itself runs
-through untouched. Video: 1:28:00 and 1:32:51,
+New: each sub-layer adds to x instead of replacing it, through a projection; a feed-forward four
+times as wide; layer norm before each sub-layer. The paper has it after each; everyone moved it, so
+that x itself runs through untouched. Video: 1:28:00 and 1:32:51,
 https://www.youtube.com/watch?v=kCc8FmEb1nY&t=5280s
 Expect a val loss near 2.06, down from 2.35.
 """
@@ -13,7 +13,7 @@ import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import torch
 import torch.nn.functional as F
@@ -43,11 +43,11 @@ class Config:
     max_new_tokens: Annotated[int, "characters to sample after training"] = 500
 
     def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            zero_too = name in ("max_iters", "seed", "max_new_tokens")
-            if isinstance(value, int | float) and not (value > 0 or zero_too and value == 0):
-                bound = "0 or more" if zero_too else "above 0"
-                raise ValueError(f"{name} must be {bound}, not {value}")
+        for key, value in vars(self).items():
+            zero_too = ("max_iters", "seed", "max_new_tokens")
+            low = 0 if key in zero_too else 1e-9
+            if type(value) in (int, float) and not low <= value < 2**63:
+                raise ValueError(f"{key} must not be {value}")
         if self.n_embd % self.n_head:
             raise ValueError(f"n_embd {self.n_embd} must be a multiple of n_head {self.n_head}")
 
@@ -85,7 +85,7 @@ class MultiHeadAttention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """A layer for each position by itself, (B, T, C) to (B, T, C); 1706.03762, section 3.3."""
+    """Computation of each position by itself, (B, T, C) to (B, T, C); 1706.03762, section 3.3."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -100,17 +100,17 @@ class FeedForward(nn.Module):
 
 
 class Block(nn.Module):
-    """Communication, then computation: (B, T, C) to (B, T, C); arXiv 1512.03385, 1607.06450."""
+    """Communication, then computation: (B, T, C) to (B, T, C)."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.attention = MultiHeadAttention(config)
         self.feed_forward = FeedForward(config)
-        self.norm1 = nn.LayerNorm(config.n_embd)
+        self.norm1 = nn.LayerNorm(config.n_embd)  # arXiv 1607.06450
         self.norm2 = nn.LayerNorm(config.n_embd)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attention(self.norm1(x))  # (B, T, C)
+        x = x + self.attention(self.norm1(x))  # (B, T, C), residual: arXiv 1512.03385
         x = x + self.feed_forward(self.norm2(x))  # (B, T, C)
         return x
 
@@ -152,9 +152,7 @@ class LanguageModel(nn.Module):
 
 
 @torch.no_grad()
-def estimate_loss(
-    model: LanguageModel, corpus: Corpus, config: Config, device: torch.device
-) -> dict[str, float]:
+def estimate_loss(model: nn.Module, corpus: Corpus, config: Config, device: torch.device) -> dict:
     """Mean loss of each split in nats per character, over eval_iters random batches."""
     model.eval()
     means = {}
@@ -168,17 +166,15 @@ def estimate_loss(
     return means
 
 
-def train(model: LanguageModel, corpus: Corpus, config: Config, device: torch.device) -> None:
+def train(model: nn.Module, corpus: Corpus, config: Config, device: torch.device) -> None:
     """Take max_iters optimiser steps on random batches, printing both losses on the way."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, fused=True)
-    bar = tqdm(total=config.max_iters, unit="step", disable=None)
-    for step in range(config.max_iters + 1):
+    bar = tqdm(range(config.max_iters + 1), total=config.max_iters, unit="step", disable=None)
+    for step in bar:
         if step % config.eval_interval == 0 or step == config.max_iters:
-            losses = estimate_loss(model, corpus, config, device)
-            bar.write(
-                f"step {step}: train loss {losses['train']:.4f}, val loss {losses['val']:.4f}"
-            )
-            if math.isnan(losses["train"]):
+            means = estimate_loss(model, corpus, config, device)
+            bar.write(f"step {step}: train loss {means['train']:.4f}, val loss {means['val']:.4f}")
+            if math.isnan(means["train"]):
                 sys.exit("the loss is no longer a number: try a lower --learning-rate")
         if step == config.max_iters:
             break
@@ -187,8 +183,6 @@ def train(model: LanguageModel, corpus: Corpus, config: Config, device: torch.de
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        bar.update()
-    bar.close()
 
 
 def main(config: Config) -> None:
@@ -211,17 +205,11 @@ def main(config: Config) -> None:
 
 def parse_args(argv: list[str] | None = None) -> Config:
     """The settings that a command line asks for; a wrong one ends the program with one line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        usage=argparse.SUPPRESS,  # an error is its one line, without the list of flags
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = argparse.ArgumentParser(description=__doc__, usage=argparse.SUPPRESS)  # short errors
     for field in dataclasses.fields(Config):
-        kind, about = field.type.__origin__, field.type.__metadata__[0]
+        kind, note = get_args(field.type)
         flag = "--" + field.name.replace("_", "-")
-        parser.add_argument(
-            flag, type=kind, default=field.default, help=about, metavar=kind.__name__
-        )
+        parser.add_argument(flag, type=kind, default=field.default, help=note + " = %(default)s")
     try:
         return Config(**vars(parser.parse_args(argv)))
     except ValueError as error:
@@ -229,10 +217,8 @@ def parse_args(argv: list[str] | None = None) -> Config:
 
 
 if __name__ == "__main__":
-    sys.stdout.reconfigure(
-        errors="replace", line_buffering=True
-    )  # for consoles without Unicode, and pipes
+    sys.stdout.reconfigure(errors="replace", line_buffering=True)  # any console, and pipes
     try:
         main(parse_args())
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, BrokenPipeError):
         sys.exit("\nstopped")

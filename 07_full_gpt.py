@@ -1,73 +1,67 @@
 """Step 7, the full GPT: the same network grown up, 10.8 million parameters instead of 42 thousand.
 
-New: sizes, dropout (arXiv 1207.0580), initialisation, and all the heads in one operation.
+New: sizes for all threads, dropout (1207.0580), initialisation, all heads at once, checkpoints.
 Video: 1:37:49 and 1:46:22, https://www.youtube.com/watch?v=kCc8FmEb1nY&t=5869s
-Expect a val loss near 1.48 at full size, which wants a GPU, and near 1.80 at the laptop size, which
-is the default on a CPU.
+Expect a val loss near 1.48 at full size, for a GPU, and near 1.75 at the laptop size, for a CPU.
 """
 
 import argparse
 import dataclasses
+import itertools
 import math
 import sys
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, ClassVar
+from signal import SIGINT, signal
+from typing import Annotated, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from common.data import TINY_SHAKESPEARE, Corpus, load_corpus
-from common.device import select_device
+from common.data import TINY_SHAKESPEARE, Corpus, Vocabulary, load_corpus, whole_file
+from common.device import fast_math, seconds_for, select_device
 
 
 @dataclasses.dataclass
 class Config:
-    """Every setting of a run; on the command line each is a flag, max_iters as --max-iters."""
+    """Every setting of a run; as a flag, max_iters is --max-iters. In brackets: laptop size."""
 
-    batch_size: Annotated[int, "sequences in a batch (B)"] = 64
-    block_size: Annotated[int, "longest context in characters (T)"] = 256
-    n_embd: Annotated[int, "width of the embeddings (C)"] = 384
-    n_head: Annotated[int, "attention heads, which share the width"] = 6
-    n_layer: Annotated[int, "blocks, one above the other"] = 6
-    dropout: Annotated[float, "share of activations set to 0 in training"] = 0.2
-    learning_rate: Annotated[float, "step size of AdamW, at its peak"] = 3e-4
-    learning_rate_range: Annotated[float, "its peak over where it starts and ends"] = 1.0
-    max_iters: Annotated[int, "optimiser steps"] = 5000
-    eval_interval: Annotated[int, "optimiser steps between evaluations"] = 500
-    eval_iters: Annotated[int, "batches of each split in an evaluation"] = 200
-    size: Annotated[str, "full, laptop, or auto: laptop on a CPU, else full"] = "auto"
+    batch_size: Annotated[int, "sequences in a batch (B)", 16] = 64
+    block_size: Annotated[int, "longest context in characters (T)", 64] = 256
+    n_embd: Annotated[int, "width of the embeddings (C)", 96] = 384
+    n_head: Annotated[int, "attention heads, which share the width", 3] = 6
+    n_layer: Annotated[int, "blocks, one above the other", 6] = 6
+    dropout: Annotated[float, "share of activations set to 0 in training", 0.0] = 0.2
+    learning_rate: Annotated[float, "step size of AdamW", 1.5e-3] = 3e-4
+    min_lr: Annotated[float, "where the step size ends, on half a cosine", 0.0] = 3e-4
+    max_iters: Annotated[int, "optimiser steps", 2000] = 5000
+    eval_interval: Annotated[int, "optimiser steps between evaluations", 500] = 500
+    eval_iters: Annotated[int, "batches of each split in an evaluation", 100] = 200
+    size: Annotated[str, "full, laptop (in brackets), or auto: laptop on a CPU"] = "auto"
     data: Annotated[Path, "UTF-8 text to learn from"] = TINY_SHAKESPEARE
     device: Annotated[str, "auto, cpu, cuda, cuda:1 or mps"] = "auto"
     seed: Annotated[int, "seed of every random draw"] = 1337
     max_new_tokens: Annotated[int, "characters to sample after training"] = 500
-
-    LAPTOP: ClassVar[dict[str, float]] = {  # what differs at the laptop size
-        "batch_size": 16,
-        "block_size": 64,
-        "n_embd": 96,
-        "n_head": 3,
-        "dropout": 0.0,
-        "learning_rate": 3e-3,
-        "learning_rate_range": 100.0,
-        "max_iters": 1700,
-        "eval_iters": 100,
-    }
+    prompt: Annotated[str, "what the sample goes on from"] = ""
+    temperature: Annotated[float, "below 1 the sample keeps to the likely, above 1 it roams"] = 1.0
+    top_k: Annotated[int, "sample from the k likeliest characters; 0: from all"] = 0
+    checkpoint: Annotated[Path, "where the model is kept"] = Path(__file__).parent / "runs/gpt.pt"
+    resume: Annotated[bool, "go on from the checkpoint"] = False
+    sample: Annotated[bool, "do not train, sample from the checkpoint"] = False
 
     def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            zero_too = name in ("dropout", "max_iters", "seed", "max_new_tokens")
-            if isinstance(value, int | float) and not (value > 0 or zero_too and value == 0):
-                bound = "0 or more" if zero_too else "above 0"
-                raise ValueError(f"{name} must be {bound}, not {value}")
+        for key, value in vars(self).items():
+            zero_too = ("dropout", "min_lr", "max_iters", "seed", "max_new_tokens", "top_k")
+            low = 0 if key in zero_too else 1e-9
+            if type(value) in (int, float) and not low <= value < 2**63:
+                raise ValueError(f"{key} must not be {value}")
         if self.n_embd % self.n_head:
             raise ValueError(f"n_embd {self.n_embd} must be a multiple of n_head {self.n_head}")
-        if self.dropout >= 1:
-            raise ValueError(f"dropout must be below 1, not {self.dropout}")
-        if self.size not in ("auto", "full", "laptop"):
-            raise ValueError(f"size must be auto, full or laptop, not {self.size}")
+        if self.dropout >= 1 or self.size not in ("auto", "full", "laptop"):
+            raise ValueError("dropout must be below 1, and size auto, full or laptop")
 
 
 class MultiHeadAttention(nn.Module):
@@ -92,12 +86,11 @@ class MultiHeadAttention(nn.Module):
             scores = q @ k.transpose(-2, -1) * k.shape[-1] ** -0.5  # (B, n_head, T, T)
             scores = scores.masked_fill(self.tril[:T, :T] == 0, float("-inf"))
             x = self.dropout(F.softmax(scores, dim=-1)) @ v  # (B, n_head, T, head_size)
-        x = x.transpose(1, 2).flatten(2)  # (B, T, C), the heads side by side again
-        return self.dropout(self.proj(x))
+        return self.dropout(self.proj(x.transpose(1, 2).flatten(2)))  # (B, T, C), side by side
 
 
 class FeedForward(nn.Module):
-    """A layer for each position by itself, (B, T, C) to (B, T, C); 1706.03762, section 3.3."""
+    """Computation of each position by itself, (B, T, C) to (B, T, C); 1706.03762, section 3.3."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -113,17 +106,17 @@ class FeedForward(nn.Module):
 
 
 class Block(nn.Module):
-    """Communication, then computation: (B, T, C) to (B, T, C); arXiv 1512.03385, 1607.06450."""
+    """Communication, then computation: (B, T, C) to (B, T, C)."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.attention = MultiHeadAttention(config)
         self.feed_forward = FeedForward(config)
-        self.norm1 = nn.LayerNorm(config.n_embd)
+        self.norm1 = nn.LayerNorm(config.n_embd)  # arXiv 1607.06450
         self.norm2 = nn.LayerNorm(config.n_embd)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attention(self.norm1(x))  # (B, T, C)
+        x = x + self.attention(self.norm1(x))  # (B, T, C), residual: arXiv 1512.03385
         x = x + self.feed_forward(self.norm2(x))  # (B, T, C)
         return x
 
@@ -134,6 +127,7 @@ class LanguageModel(nn.Module):
     def __init__(self, config: Config, vocab_size: int) -> None:
         super().__init__()
         self.block_size = config.block_size
+        self.temperature, self.top_k = config.temperature, config.top_k
         self.token_embedding = nn.Embedding(vocab_size, config.n_embd)
         self.position_embedding = nn.Embedding(config.block_size, config.n_embd)
         self.blocks = nn.Sequential(*[Block(config) for _ in range(config.n_layer)])
@@ -163,16 +157,17 @@ class LanguageModel(nn.Module):
         for _ in range(max_new_tokens):
             idx = idx[:, -self.block_size :]  # (B, T), as far back as there are positions
             logits, _ = self(idx)  # (B, T, V)
-            probs = F.softmax(logits[:, -1], dim=-1)  # (B, V)
+            logits = logits[:, -1] / self.temperature  # (B, V)
+            if 0 < self.top_k < logits.shape[-1]:  # the k likeliest characters alone
+                logits[logits < logits.topk(self.top_k).values[:, -1:]] = float("-inf")
+            probs = F.softmax(logits, dim=-1)  # (B, V)
             idx_next = torch.multinomial(probs, num_samples=1)  # (B, 1)
             idx = torch.cat((idx, idx_next), dim=1)  # (B, T+1)
             yield idx_next
 
 
 @torch.no_grad()
-def estimate_loss(
-    model: LanguageModel, corpus: Corpus, config: Config, device: torch.device
-) -> dict[str, float]:
+def estimate_loss(model: nn.Module, corpus: Corpus, config: Config, device: torch.device) -> dict:
     """Mean loss of each split in nats per character, over eval_iters random batches."""
     model.eval()
     means = {}
@@ -186,26 +181,57 @@ def estimate_loss(
     return means
 
 
-def train(model: LanguageModel, corpus: Corpus, config: Config, device: torch.device) -> None:
+def load(path: Path, settings: dict) -> dict:
+    """The checkpoint at path; one missing, damaged or made otherwise ends the program."""
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        made = checkpoint["settings"]
+        other = [f"{k} {made[k]}, not {v}" for k, v in settings.items() if made[k] != v]
+    except Exception as error:  # a damaged file can raise anything
+        sys.exit(f"{path} is no checkpoint of ours ({type(error).__name__}); training makes one")
+    if other:
+        sys.exit(f"{path} cannot go on, it was made with {'; '.join(other)}")
+    return checkpoint
+
+
+def train(model: nn.Module, corpus: Corpus, config: Config, device: torch.device) -> None:
     """Take max_iters optimiser steps on random batches, printing both losses on the way."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, fused=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer,
-        max_lr=config.learning_rate,
-        total_steps=config.max_iters + 1,
-        pct_start=0.06,  # a short warm-up, then half a cosine down
-        div_factor=config.learning_rate_range,
-        final_div_factor=1,
-        cycle_momentum=False,
-    )
-    bar = tqdm(total=config.max_iters, unit="step", disable=None)
-    for step in range(config.max_iters + 1):
-        if step % config.eval_interval == 0 or step == config.max_iters:
-            losses = estimate_loss(model, corpus, config, device)
-            bar.write(
-                f"step {step}: train loss {losses['train']:.4f}, val loss {losses['val']:.4f}"
-            )
-            if math.isnan(losses["train"]):
+    decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.max_iters, config.min_lr)
+    x, y = corpus.batch("train", config.batch_size, config.block_size, device)  # (B, T)
+    seconds = 1.3 * config.max_iters * seconds_for(lambda: model(x, y)[1].backward(), device)
+    if seconds > 600:  # 1.3: with evaluations
+        print(f"this takes about {seconds / 60:.0f} minutes, --size laptop a few", file=sys.stderr)
+    settings = dict(itertools.takewhile(lambda field: field[0] != "size", vars(config).items()))
+    settings["data"] = f"text {zlib.crc32(corpus.splits['train'].numpy()):x}"
+    parts = {"model": model, "optimizer": optimizer, "decay": decay}
+    start, stop, loss = 0, [], torch.zeros(())
+    if config.resume:
+        checkpoint = load(config.checkpoint, settings)
+        for name, part in parts.items():
+            part.load_state_dict(checkpoint[name])
+        torch.set_rng_state(checkpoint["rng"])
+        start = checkpoint["step"]
+    # Ctrl-C lets a step end; an evaluation, whose step is saved, it leaves at once
+    signal(SIGINT, lambda *_: stop.append(1) if model.training else sys.exit("\nstopped"))
+    steps = range(start, config.max_iters + 1)
+    bar = tqdm(steps, initial=start, total=config.max_iters, unit="step", disable=None)
+    for step in bar:
+        evaluate = step % config.eval_interval == 0 or step == config.max_iters
+        if step > start and (evaluate or stop) and loss.isfinite():
+            state = {name: part.state_dict() for name, part in parts.items()} | {"step": step}
+            state |= {"settings": settings, "chars": corpus.chars, "rng": torch.get_rng_state()}
+            try:
+                with whole_file(config.checkpoint) as part:
+                    torch.save(state, part)
+            except (OSError, RuntimeError) as error:  # on a full disk, say, the run can go on
+                bar.write(f"step {step} is not saved: {error}".split("\n")[0], file=sys.stderr)
+        if stop:
+            sys.exit(f"\nstopped after step {step}; --resume goes on from there")
+        if evaluate:
+            means = estimate_loss(model, corpus, config, device)
+            bar.write(f"step {step}: train loss {means['train']:.4f}, val loss {means['val']:.4f}")
+            if math.isnan(means["train"]):
                 sys.exit("the loss is no longer a number: try a lower --learning-rate")
         if step == config.max_iters:
             break
@@ -214,56 +240,60 @@ def train(model: LanguageModel, corpus: Corpus, config: Config, device: torch.de
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        schedule.step()
-        bar.update()
-    bar.close()
+        decay.step()
 
 
 def main(config: Config) -> None:
-    """Train a model from scratch, then print what it writes, starting from character 0."""
+    """Train a model or load one, then print what it writes after the prompt."""
     torch.manual_seed(config.seed)
     try:
         device = select_device(config.device)
-        corpus = load_corpus(config.data, config.block_size)
+        if config.sample:
+            checkpoint = load(config.checkpoint, {})
+            config = dataclasses.replace(config, **checkpoint["settings"])
+            text = Vocabulary(checkpoint["chars"])
+        else:
+            text = load_corpus(config.data, config.block_size)
+        start = text.encode(config.prompt or text.chars[0])
     except (OSError, ValueError) as error:
         sys.exit(str(error))
-    model = LanguageModel(config, corpus.vocab_size).to(device)
-    print(f"{sum(p.numel() for p in model.parameters()):,} parameters on {device}")
-    train(model, corpus, config, device)
-    start = torch.zeros((1, 1), dtype=torch.long, device=device)  # a newline, in Tiny Shakespeare
-    for token in model.generate(start, config.max_new_tokens):
-        print(corpus.decode(token[0]), end="", flush=True)
+    model = LanguageModel(config, text.vocab_size).to(device)
+    if config.sample:
+        model.load_state_dict(checkpoint["model"])
+    else:
+        print(f"{sum(p.numel() for p in model.parameters()):,} parameters on {device}")
+        with fast_math(device):
+            train(model, text, config, device)
+    print(config.prompt, end="")
+    for token in model.generate(torch.tensor([start], device=device), config.max_new_tokens):
+        print(text.decode(token[0]), end="", flush=True)
     print()
 
 
 def parse_args(argv: list[str] | None = None) -> Config:
     """The settings that a command line asks for; a wrong one ends the program with one line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        usage=argparse.SUPPRESS,  # an error is its one line, without the list of flags
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = argparse.ArgumentParser(description=__doc__, usage=argparse.SUPPRESS)  # short errors
     for field in dataclasses.fields(Config):
-        kind, about = field.type.__origin__, field.type.__metadata__[0]
-        flag = "--" + field.name.replace("_", "-")
-        parser.add_argument(
-            flag, type=kind, default=field.default, help=about, metavar=kind.__name__
-        )
+        kind, note, *laptop = get_args(field.type)
+        flag, note = "--" + field.name.replace("_", "-"), f"{note} {laptop or ''} = %(default)s"
+        if kind is bool:
+            parser.add_argument(flag, action="store_true", help=note)
+        else:
+            parser.add_argument(flag, type=kind, default=field.default, help=note)
     try:
         args = parser.parse_args(argv)
-        on_cpu = select_device(args.device).type == "cpu"
-        if args.size == "laptop" or (args.size == "auto" and on_cpu):
-            parser.set_defaults(**Config.LAPTOP)
+        small = args.size == "laptop" or select_device(args.device).type == "cpu"
+        if small and args.size != "full":
+            sizes = {field.name: get_args(field.type)[2:] for field in dataclasses.fields(Config)}
+            parser.set_defaults(**{name: size[0] for name, size in sizes.items() if size})
         return Config(**vars(parser.parse_args(argv)))
     except ValueError as error:
         parser.error(str(error))
 
 
 if __name__ == "__main__":
-    sys.stdout.reconfigure(
-        errors="replace", line_buffering=True
-    )  # for consoles without Unicode, and pipes
+    sys.stdout.reconfigure(errors="replace", line_buffering=True)  # any console, and pipes
     try:
         main(parse_args())
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, BrokenPipeError):
         sys.exit("\nstopped")

@@ -13,38 +13,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.download import TINY_SHAKESPEARE, download_or_sample
+from common.download import TINY_SHAKESPEARE, download_or_sample, whole_file
+
+__all__ = ["TINY_SHAKESPEARE", "Corpus", "Vocabulary", "load_corpus", "whole_file"]
 
 
-class Corpus:
-    """A text as a language model sees it: a vocabulary and two splits of token ids.
+class Vocabulary:
+    """The characters that a model knows: a token is an index into chars, sorted and distinct."""
 
-    chars: the distinct characters of the text, sorted; a token is an index into it.
-    splits: "train", the first 90 % of the tokens, and "val", the rest.
-    """
-
-    def __init__(self, path: str | Path) -> None:
-        present = np.zeros(0x110000, dtype=bool)  # one entry for each code point of Unicode
-        length = 0
-        for codes in read_code_points(path):
-            present[codes] = True
-            length += len(codes)
-        self.chars = [chr(code) for code in np.flatnonzero(present)]
+    def __init__(self, chars: Iterable[str]) -> None:
+        self.chars = list(chars)
         self._token_of = {char: token for token, char in enumerate(self.chars)}
-
-        table = np.zeros(0x110000, dtype=np.min_scalar_type(self.vocab_size))
-        table[present] = range(self.vocab_size)
-        tokens = np.empty(length, dtype=table.dtype)  # one byte for each, up to 255 characters
-        start = 0
-        for codes in read_code_points(path):
-            tokens[start : start + len(codes)] = table[codes]
-            start += len(codes)
-        n = 9 * length // 10
-        self.splits = {"train": torch.from_numpy(tokens[:n]), "val": torch.from_numpy(tokens[n:])}
 
     @property
     def vocab_size(self) -> int:
-        """How many distinct characters the text has (V)."""
+        """How many characters there are (V)."""
         return len(self.chars)
 
     def encode(self, text: str) -> list[int]:
@@ -57,6 +40,31 @@ class Corpus:
     def decode(self, ids: Iterable[int]) -> str:
         """The text of tokens: the inverse of encode."""
         return "".join(self.chars[token] for token in ids)
+
+
+class Corpus(Vocabulary):
+    """A text as a language model sees it: its vocabulary and two splits of token ids.
+
+    splits: "train", the first 90 % of the tokens, and "val", the rest.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        present = np.zeros(0x110000, dtype=bool)  # one entry for each code point of Unicode
+        length = 0
+        for codes in read_code_points(path):
+            present[codes] = True
+            length += len(codes)
+        super().__init__(chr(code) for code in np.flatnonzero(present))
+
+        table = np.zeros(0x110000, dtype=np.min_scalar_type(self.vocab_size))
+        table[present] = range(self.vocab_size)
+        tokens = np.empty(length, dtype=table.dtype)  # one byte for each, up to 255 characters
+        start = 0
+        for codes in read_code_points(path):
+            tokens[start : start + len(codes)] = table[codes]
+            start += len(codes)
+        n = 9 * length // 10
+        self.splits = {"train": torch.from_numpy(tokens[:n]), "val": torch.from_numpy(tokens[n:])}
 
     def batch(
         self, split: str, batch_size: int, block_size: int, device: torch.device | str = "cpu"

@@ -1,10 +1,13 @@
 """Tiny Shakespeare from its home on the network: the whole, right file or none at all."""
 
+import contextlib
 import hashlib
 import sys
+import threading
 import time
 import uuid
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
 
 import requests
@@ -23,12 +26,26 @@ READ_TIMEOUT = 5  # seconds without a byte
 PATIENCE = 60  # seconds for the whole text
 
 
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A path to write to in the place of path, which it replaces at the end if nothing went wrong.
+
+    A reader of path sees the old file or the new one, never a part, whatever interrupts the writer.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.{uuid.uuid4()}.part")
+    try:
+        yield part
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
 def download_or_sample() -> Path:
     """Tiny Shakespeare, put in place whole or not at all; when that fails, data/sample.txt."""
-    part = TINY_SHAKESPEARE.with_name(f"{uuid.uuid4()}.part")
     try:
-        part.write_bytes(fetch())
-        part.replace(TINY_SHAKESPEARE)
+        with whole_file(TINY_SHAKESPEARE) as part:
+            part.write_bytes(fetch())
     except (OSError, ValueError, KeyboardInterrupt) as error:  # requests raises OSErrors
         if not TINY_SHAKESPEARE.exists():  # no other run was quicker
             print(
@@ -38,8 +55,6 @@ def download_or_sample() -> Path:
                 file=sys.stderr,
             )
             return SAMPLE
-    finally:
-        part.unlink(missing_ok=True)
     return TINY_SHAKESPEARE
 
 
@@ -49,9 +64,16 @@ def fetch() -> bytes:
     retry.respect_retry_after_header = False  # it may ask for an hour
     session = requests.Session()
     session.mount(URL, HTTPAdapter(max_retries=retry))
-    executor = ThreadPoolExecutor(1)  # looking up a host's name has no time limit, waiting here has
-    answer = executor.submit(session.get, URL, timeout=(2, READ_TIMEOUT), stream=True)
-    executor.shutdown(wait=False)
+    answer: Future[requests.Response] = Future()
+
+    def ask() -> None:
+        try:
+            answer.set_result(session.get(URL, timeout=(2, READ_TIMEOUT), stream=True))
+        except Exception as error:
+            answer.set_exception(error)
+
+    # nothing limits how long a host's name is looked up: a daemon is left behind at the end
+    threading.Thread(target=ask, daemon=True).start()
     text, start = bytearray(), time.monotonic()
     try:
         with (

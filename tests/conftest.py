@@ -1,5 +1,6 @@
 """What the tests share: the seven scripts, imported and as programs, and a small text."""
 
+import dataclasses
 import importlib
 import os
 import subprocess
@@ -20,7 +21,7 @@ SMALL = {"n_embd": 32, "n_head": 4, "n_layer": 2, "block_size": 8, "batch_size":
 
 def small_config(step, **settings):
     """A config of that step at toy size; settings that the step does not have are left out."""
-    names = step.Config.__dataclass_fields__
+    names = {field.name for field in dataclasses.fields(step.Config)}
     return step.Config(**{k: v for k, v in (SMALL | settings).items() if k in names})
 
 

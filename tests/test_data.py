@@ -61,6 +61,10 @@ def test_y_is_x_one_character_ahead_and_x_is_in_the_text(corpus):
             assert corpus.decode(row) + corpus.decode(target[-1:]) in text
 
 
+def test_batches_go_to_the_device(corpus):
+    assert {t.device.type for t in corpus.batch("train", 2, 4, torch.device("meta"))} == {"meta"}
+
+
 def test_every_start_position_can_be_drawn_and_no_other(text_file):
     text = "".join(map(chr, range(0x4E00, 0x4E00 + 100)))  # each character once
     corpus = load_corpus(text_file(text), block_size=4)

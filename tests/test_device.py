@@ -1,9 +1,11 @@
 """Device selection on machines that this one is not: torch's own queries are patched."""
 
+import time
+
 import pytest
 import torch
 
-from common.device import select_device
+from common.device import fast_math, seconds_for, select_device
 
 
 @pytest.fixture
@@ -45,3 +47,28 @@ def test_what_the_machine_lacks_is_refused_with_what_it_has(machine, cuda, mps, 
     machine(cuda, mps)
     with pytest.raises(ValueError, match=f"{name!r}; {has}"):
         select_device(name)
+
+
+@pytest.mark.parametrize(
+    ("device", "built_for_it", "fast"),
+    [("cpu", True, False), ("mps", True, False), ("cuda", False, False), ("cuda", True, True)],
+)
+def test_bfloat16_only_on_a_gpu_that_is_built_for_it(monkeypatch, device, built_for_it, fast):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: built_for_it)
+    asked = []
+    monkeypatch.setattr(torch, "autocast", lambda *args, enabled: asked.append((*args, enabled)))
+    fast_math(torch.device(device))
+    assert asked == [("cuda", torch.bfloat16, fast)]
+
+
+def test_fast_math_leaves_a_cpu_alone():
+    x = torch.randn(4, 4)
+    with fast_math(torch.device("cpu")):
+        assert (x @ x).dtype == torch.float32
+
+
+def test_seconds_for_times_the_second_call():
+    naps = [0.3, 0.05]
+    seconds = seconds_for(lambda: time.sleep(naps.pop(0)), torch.device("cpu"))
+    assert naps == []
+    assert 0.05 <= seconds < 0.3

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import get_args
 
 import pytest
 import torch
@@ -114,11 +115,12 @@ def test_estimate_loss_leaves_the_model_training_and_unchanged(step, corpus):
         assert losses[split] == pytest.approx(wanted, abs=1e-5)
 
 
-def test_train_takes_max_iters_steps(step, corpus, monkeypatch, capsys):
+def test_train_takes_max_iters_steps(step, corpus, monkeypatch, capsys, tmp_path):
     steps = []
     real = torch.optim.AdamW.step
     monkeypatch.setattr(torch.optim.AdamW, "step", lambda *a, **k: (steps.append(1), real(*a, **k)))
-    config = small_config(step, max_iters=7, eval_interval=3, eval_iters=1)
+    settings = {"max_iters": 7, "eval_interval": 3, "eval_iters": 1}
+    config = small_config(step, **settings, checkpoint=tmp_path / "gpt.pt")
     step.train(small_model(step, corpus.vocab_size), corpus, config, torch.device("cpu"))
     assert len(steps) == 7
     assert [line.split(":")[0] for line in capsys.readouterr().out.splitlines()] == [
@@ -131,7 +133,67 @@ def test_train_takes_max_iters_steps(step, corpus, monkeypatch, capsys):
 
 def test_every_field_of_a_config_is_a_flag(step):
     for field in dataclasses.fields(step.Config):
-        if field.type.__origin__ in (int, float) and field.name != "dropout":
-            value = field.type.__origin__(field.default * 2 or 2)
+        kind = get_args(field.type)[0]
+        if kind in (int, float) and field.name != "dropout":
+            value = kind(field.default * 2 or 2)
             config = step.parse_args([f"--{field.name.replace('_', '-')}", str(value)])
             assert getattr(config, field.name) == value
+
+
+def test_step_7_starts_from_small_weights_and_no_biases():
+    torch.manual_seed(0)
+    model = STEPS[6].LanguageModel(STEPS[6].Config(n_layer=1), 65)
+    for name, p in model.named_parameters():
+        if name.endswith("bias"):
+            assert p.abs().max() == 0
+        elif p.dim() == 2:
+            assert p.std().item() == pytest.approx(0.02, rel=0.1)
+            assert abs(p.mean().item()) < 0.001
+        else:
+            assert (p == 1).all()  # the gains of layer norm
+
+
+SIZES = {  # full, laptop
+    "batch_size": (64, 16),
+    "block_size": (256, 64),
+    "n_embd": (384, 96),
+    "n_head": (6, 3),
+    "n_layer": (6, 6),
+    "dropout": (0.2, 0.0),
+    "learning_rate": (3e-4, 1.5e-3),
+    "min_lr": (3e-4, 0.0),
+    "max_iters": (5000, 2000),
+    "eval_interval": (500, 500),
+    "eval_iters": (200, 100),
+}
+
+
+def test_step_7_has_two_sizes_and_picks_the_one_for_the_device(monkeypatch):
+    def sizes(*argv):
+        config = STEPS[6].parse_args(list(argv))
+        return {name: getattr(config, name) for name in SIZES}
+
+    full = {name: size[0] for name, size in SIZES.items()}
+    laptop = {name: size[1] for name, size in SIZES.items()}
+    assert sizes("--size", "full") == full
+    assert sizes("--size", "laptop") == sizes("--device", "cpu") == laptop
+    assert sizes("--size", "laptop", "--n-layer", "2") == laptop | {"n_layer": 2}
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert sizes() == sizes("--device", "mps") == full
+    assert sizes("--device", "cpu") == laptop
+
+
+def test_the_learning_rate_of_step_7_falls_on_half_a_cosine(corpus, monkeypatch, tmp_path):
+    rates = []
+    real = torch.optim.AdamW.step
+
+    def step(optimizer, *args):
+        rates.append(optimizer.param_groups[0]["lr"])
+        return real(optimizer, *args)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", step)
+    settings = {"max_iters": 10, "eval_iters": 1, "checkpoint": tmp_path / "gpt.pt"}
+    config = small_config(STEPS[6], learning_rate=1.0, min_lr=0.0, **settings)
+    STEPS[6].train(small_model(STEPS[6], corpus.vocab_size), corpus, config, torch.device("cpu"))
+    wanted = [(1 + math.cos(math.pi * i / 10)) / 2 for i in range(10)]
+    assert rates == pytest.approx(wanted)
