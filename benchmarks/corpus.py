@@ -8,6 +8,7 @@ is made for the purpose, in a temporary folder: random words, the same on every 
 is the process's own highest mark less what it held before loading; it needs Linux or macOS.
 """
 
+import argparse
 import os
 import subprocess
 import sys
@@ -92,4 +93,11 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["--measure"]:
         measure(sys.argv[2])
     else:
-        main([int(argument) for argument in sys.argv[1:]] or [1, 10, 100, 1000])
+        about, details = __doc__.split("\n", 1)
+        layout = argparse.RawDescriptionHelpFormatter
+        parser = argparse.ArgumentParser(description=about, epilog=details, formatter_class=layout)
+        parser.add_argument("sizes", nargs="*", type=int, default=[1, 10, 100, 1000], help="in MB")
+        sizes = parser.parse_args().sizes
+        if min(sizes) < 1:
+            parser.error("sizes begin at 1")
+        main(sizes)

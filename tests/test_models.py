@@ -160,11 +160,11 @@ SIZES = {  # full, laptop
     "n_head": (6, 3),
     "n_layer": (6, 6),
     "dropout": (0.2, 0.0),
-    "learning_rate": (3e-4, 1.5e-3),
+    "learning_rate": (3e-4, 2e-3),
     "min_lr": (3e-4, 0.0),
-    "max_iters": (5000, 2000),
+    "max_iters": (5000, 1700),
     "eval_interval": (500, 500),
-    "eval_iters": (200, 100),
+    "eval_iters": (200, 50),
 }
 
 

@@ -3,6 +3,7 @@
 import re
 import shlex
 import subprocess
+import sys
 
 import pytest
 from conftest import ROOT, SCRIPTS, STEPS
@@ -97,6 +98,8 @@ def test_commands_in_code_blocks_run_or_parse():
                 assert subprocess.run(words, cwd=ROOT, capture_output=True).returncode == 1
             elif words[1:3] == ["-m", "pip"]:
                 assert (ROOT / words[-1]).is_file()
+            elif words[1].startswith("benchmarks/"):
+                subprocess.run([sys.executable, words[1], "--help"], cwd=ROOT, check=True)
             elif words[1].endswith(".py"):
                 step = STEPS[SCRIPTS.index(words[1].removesuffix(".py"))]
                 step.parse_args(words[2:])
