@@ -21,7 +21,7 @@ SAMPLE = DATA / "sample.txt"
 URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
 SIZE = 1_115_394  # bytes
 SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
-CONNECT_PATIENCE = 12  # seconds for the first answer, with all repetitions
+CONNECT_PATIENCE = 10  # seconds for the first answer, with all repetitions
 READ_TIMEOUT = 5  # seconds without a byte
 PATIENCE = 60  # seconds for the whole text
 
