@@ -197,7 +197,7 @@ def main(config: Config) -> None:
 
 def parse_args(argv: list[str] | None = None) -> Config:
     """The settings that a command line asks for; a wrong one ends the program with one line."""
-    parser = argparse.ArgumentParser(description=__doc__, usage=argparse.SUPPRESS)  # short errors
+    parser = argparse.ArgumentParser(description=__doc__, usage=argparse.SUPPRESS)  # errors: 1 line
     for field in dataclasses.fields(Config):
         kind, note = get_args(field.type)
         flag = "--" + field.name.replace("_", "-")

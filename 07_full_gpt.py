@@ -82,7 +82,7 @@ class MultiHeadAttention(nn.Module):
         p = self.dropout.p if self.training else 0.0
         if p == 0 or x.is_cuda:
             x = F.scaled_dot_product_attention(q, k, v, dropout_p=p, is_causal=True)
-        else:  # with dropout it is wrong on mps and slow on a CPU, so here is what it stands for
+        else:  # its dropout fails on mps and has no fast kernel on a CPU: here it is in the open
             scores = q @ k.transpose(-2, -1) * k.shape[-1] ** -0.5  # (B, n_head, T, T)
             scores = scores.masked_fill(self.tril[:T, :T] == 0, float("-inf"))
             x = self.dropout(F.softmax(scores, dim=-1)) @ v  # (B, n_head, T, head_size)
@@ -272,7 +272,7 @@ def main(config: Config) -> None:
 
 def parse_args(argv: list[str] | None = None) -> Config:
     """The settings that a command line asks for; a wrong one ends the program with one line."""
-    parser = argparse.ArgumentParser(description=__doc__, usage=argparse.SUPPRESS)  # short errors
+    parser = argparse.ArgumentParser(description=__doc__, usage=argparse.SUPPRESS)  # errors: 1 line
     for field in dataclasses.fields(Config):
         kind, note, *laptop = get_args(field.type)
         flag, note = "--" + field.name.replace("_", "-"), f"{note} {laptop or ''} = %(default)s"
