@@ -105,12 +105,12 @@ def estimate_loss(model: nn.Module, corpus: Corpus, config: Config, device: torc
     """Mean loss of each split in nats per character, over eval_iters random batches."""
     model.eval()
     means = {}
+    size = max(1, 2**13 // config.block_size)  # sequences at a time: more would only take memory
     for split in ("train", "val"):
-        losses = torch.zeros(config.eval_iters, device=device)
-        for i in range(config.eval_iters):
-            x, y = corpus.batch(split, config.batch_size, config.block_size, device)  # (B, T)
-            _, losses[i] = model(x, y)
-        means[split] = losses.mean().item()
+        x, y = corpus.batch(split, config.eval_iters * config.batch_size, config.block_size, device)
+        parts = zip(x.split(size), y.split(size), strict=True)  # (size, T), the last may be shorter
+        total = sum(model(xs, ys)[1] * len(xs) for xs, ys in parts)
+        means[split] = total.item() / len(x)
     model.train()
     return means
 

@@ -27,13 +27,18 @@ def select_device(name: str = "auto") -> torch.device:
 
 
 def fast_math(device: torch.device) -> torch.autocast:
-    """A context in which a GPU that is built for bfloat16 multiplies its matrices in it.
+    """A context in which a processor that is built for bfloat16 multiplies its matrices in it.
 
-    On other devices it changes nothing: in half precision mps has let a causal mask leak
-    (https://github.com/pytorch/pytorch/issues/195910), and a CPU gains little.
+    On others it changes nothing, and neither on mps, whose half precision has let a causal mask
+    leak (https://github.com/pytorch/pytorch/issues/195910).
     """
-    built_for_it = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.autocast("cuda", torch.bfloat16, enabled=built_for_it)
+    if device.type == "cuda":
+        built_for_it = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        built_for_it = device.type == "cpu" and torch.cpu.get_capabilities().get("avx512_bf16")
+    kind = device.type if built_for_it else "cpu"
+    # with a cache, all steps in one context would compute with the weights of the first
+    return torch.autocast(kind, torch.bfloat16, enabled=bool(built_for_it), cache_enabled=False)
 
 
 def seconds_for(run: Callable[[], object], device: torch.device) -> float:

@@ -127,7 +127,7 @@ def test_ctrl_c_leaves_an_evaluation_at_once(whole, tmp_path, monkeypatch):
 
     monkeypatch.setattr(STEP7, "estimate_loss", estimate_loss)
     handler = signal.getsignal(signal.SIGINT)
-    with pytest.raises(SystemExit, match="stopped"):
+    with pytest.raises(SystemExit, match="stopped; --resume goes on from the step saved last"):
         STEP7.main(STEP7.parse_args([str(flag) for flag in flags(path)]))
     signal.signal(signal.SIGINT, handler)
     resumed = run(SCRIPT, *flags(path, "--resume"))
@@ -327,7 +327,7 @@ def test_a_long_run_is_forecast_in_one_line(tmp_path, corpus, monkeypatch, capsy
     handler = signal.getsignal(signal.SIGINT)
     for seconds, forecast in (
         (0.1, ""),
-        (6.0, "this takes about 130 minutes, --size laptop a few\n"),
+        (6.0, "this takes about 113 minutes, --size laptop a few\n"),
     ):
         monkeypatch.setattr(STEP7, "seconds_for", lambda run, device, seconds=seconds: seconds)
         with pytest.raises(EnoughError):

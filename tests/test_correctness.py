@@ -147,6 +147,21 @@ def test_no_logit_sees_the_future_and_each_sees_all_of_the_past(step, dropout):
             assert (after[:, s:] != before[:, s:]).any(dim=-1).all()
 
 
+def test_in_bfloat16_step_7_computes_nearly_the_same_and_sees_no_future():
+    torch.set_default_dtype(torch.float32)
+    model = small_model(STEP7, dropout=0.0)
+    idx = torch.randint(65, (B, T))
+    exact, _ = model(idx)
+    with torch.autocast("cpu", torch.bfloat16):
+        near, _ = model(idx)
+        idx[:, 4:] = (idx[:, 4:] + 1) % 65
+        after, _ = model(idx)
+    assert near.dtype == torch.bfloat16
+    torch.testing.assert_close(near.float(), exact, rtol=0, atol=0.02 * exact.std().item())
+    assert torch.equal(after[:, :4], near[:, :4])
+    assert not torch.equal(after[:, 4:], near[:, 4:])
+
+
 @pytest.mark.parametrize("step", STEPS[1:])
 def test_a_prefix_has_the_logits_it_has_in_the_whole(step):
     model = small_model(step).eval()

@@ -49,22 +49,58 @@ def test_what_the_machine_lacks_is_refused_with_what_it_has(machine, cuda, mps, 
         select_device(name)
 
 
+@pytest.fixture
+def built_for_bfloat16(monkeypatch):
+    """Says what the processors are built for."""
+
+    def say(gpu, cpu):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: gpu)
+        monkeypatch.setattr(
+            torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True} if cpu else {}
+        )
+
+    return say
+
+
 @pytest.mark.parametrize(
-    ("device", "built_for_it", "fast"),
-    [("cpu", True, False), ("mps", True, False), ("cuda", False, False), ("cuda", True, True)],
+    ("device", "gpu", "cpu", "fast"),
+    [
+        ("cpu", True, False, False),
+        ("cpu", False, True, True),
+        ("mps", True, True, False),
+        ("cuda", False, True, False),
+        ("cuda", True, False, True),
+    ],
 )
-def test_bfloat16_only_on_a_gpu_that_is_built_for_it(monkeypatch, device, built_for_it, fast):
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: built_for_it)
+def test_bfloat16_only_where_the_processor_is_built_for_it(
+    monkeypatch, built_for_bfloat16, device, gpu, cpu, fast
+):
+    built_for_bfloat16(gpu, cpu)
     asked = []
-    monkeypatch.setattr(torch, "autocast", lambda *args, enabled: asked.append((*args, enabled)))
+    monkeypatch.setattr(torch, "autocast", lambda *args, **kwargs: asked.append((*args, kwargs)))
     fast_math(torch.device(device))
-    assert asked == [("cuda", torch.bfloat16, fast)]
+    kind = device if fast else "cpu"
+    assert asked == [(kind, torch.bfloat16, {"enabled": fast, "cache_enabled": False})]
 
 
-def test_fast_math_leaves_a_cpu_alone():
+@pytest.mark.parametrize(("cpu", "dtype"), [(False, torch.float32), (True, torch.bfloat16)])
+def test_fast_math_on_a_cpu(built_for_bfloat16, cpu, dtype):
+    built_for_bfloat16(False, cpu)
     x = torch.randn(4, 4)
     with fast_math(torch.device("cpu")):
-        assert (x @ x).dtype == torch.float32
+        assert (x @ x).dtype == dtype
+
+
+def test_one_context_serves_many_steps(built_for_bfloat16):
+    built_for_bfloat16(False, True)
+    layer = torch.nn.Linear(4, 4)
+    x = torch.randn(3, 4)
+    with fast_math(torch.device("cpu")):
+        before = layer(x)
+        with torch.no_grad():
+            layer.weight += 1  # as an optimiser does, in place
+        after = layer(x)
+    assert not torch.equal(before, after)
 
 
 def test_seconds_for_times_the_second_call():
