@@ -98,7 +98,7 @@ def test_commands_in_code_blocks_run_or_parse():
                 assert subprocess.run(words, cwd=ROOT, capture_output=True).returncode == 1
             elif words[1:3] == ["-m", "pip"]:
                 assert (ROOT / words[-1]).is_file()
-            elif words[1].startswith("benchmarks/"):
+            elif words[1].startswith(("benchmarks/", "docs/")):
                 subprocess.run([sys.executable, words[1], "--help"], cwd=ROOT, check=True)
             elif words[1].endswith(".py"):
                 step = STEPS[SCRIPTS.index(words[1].removesuffix(".py"))]

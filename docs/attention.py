@@ -1,0 +1,167 @@
+"""Which characters each head looks at, drawn as heat maps.
+
+    python docs/attention.py
+    python docs/attention.py --text "ROMEO:\\nWhat light" --output romeo.png
+
+Takes the checkpoint of step 7 where there is one, and else trains step 6 for a few seconds. A row
+is the character that looks, a column the one looked at; the darker, the larger the weight. A row
+sums to 1.
+"""
+
+import argparse
+import importlib
+import sys
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import torch
+import torch.nn.functional as F
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+from common.data import Vocabulary, load_corpus  # noqa: E402
+
+TEXT = "ROMEO:\nWhat light?\n\nJULIET:\nO, my lord!"
+
+
+class Watch(TorchFunctionMode):
+    """While it is active, weights collects what the model's own attention weights are.
+
+    Steps 2 to 6 compute them with softmax, one head after the other, (B, T, T). Step 7 leaves it to
+    scaled_dot_product_attention, whose result is weights @ v: with the identity for v, the weights.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weights: list[Tensor] = []
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        """Call func, and keep a copy of attention weights."""
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        if func is F.softmax:
+            self.weights.append(out[0])  # (T, T)
+        elif func is F.scaled_dot_product_attention:
+            q, k, _ = args  # (B, n_head, T, head_size)
+            identity = torch.eye(q.shape[-2]).expand(*q.shape[:2], -1, -1)  # (B, n_head, T, T)
+            self.weights.extend(func(q, k, identity, **kwargs)[0])
+        return out
+
+
+@torch.no_grad()
+def attention_weights(model: nn.Module, tokens: list[int]) -> Tensor:
+    """The weights of all heads, (heads, T, T), those of the first layer first."""
+    model.eval()
+    with Watch() as watch:
+        model(torch.tensor([tokens]))
+    return torch.stack(watch.weights)
+
+
+def from_checkpoint(path: Path) -> tuple[nn.Module, Vocabulary]:
+    """The model of step 7 that a checkpoint holds; one that does not load ends the program."""
+    step = importlib.import_module("07_full_gpt")
+    checkpoint = step.load(path, {})
+    settings = {k: v for k, v in checkpoint["settings"].items() if k != "data"}
+    vocabulary = Vocabulary(checkpoint["chars"])
+    model = step.LanguageModel(step.Config(**settings), vocabulary.vocab_size)
+    model.load_state_dict(checkpoint["model"])
+    return model, vocabulary
+
+
+def from_training(max_iters: int) -> tuple[nn.Module, Vocabulary]:
+    """The model of step 6 after that many optimiser steps."""
+    step = importlib.import_module("06_residual_layernorm")
+    config = step.Config(max_iters=max_iters)
+    torch.set_num_threads(1)
+    torch.manual_seed(config.seed)
+    corpus = load_corpus(config.data, config.block_size)
+    model = step.LanguageModel(config, corpus.vocab_size)
+    step.train(model, corpus, config, torch.device("cpu"))
+    return model, corpus
+
+
+def head_names(model: nn.Module, heads: int) -> list[str]:
+    """A name for each of the heads, in the order of attention_weights."""
+    n_head = heads // len(model.blocks)
+    return [f"layer {1 + i // n_head}, head {1 + i % n_head}" for i in range(heads)]
+
+
+def draw(
+    heads: dict[str, list[list[float]]],
+    text: str,
+    columns: int = 3,
+    ink: str = "#1f2328",
+    accent: str = "#b3400a",
+) -> Figure:
+    """Heat maps of named heads, each with T rows of weights, in two colours.
+
+    Weights below 0.02 are left blank, and what lies in the future is blank by itself.
+    """
+    labels = [{"\n": "↵", " ": "␣"}.get(char, char) for char in text]
+    T, inch = len(text), 0.11 * len(text)
+    rows = -(-len(heads) // columns)
+    figure, axes = plt.subplots(
+        rows,
+        columns,
+        figsize=(columns * (inch + 0.3), rows * (inch + 0.6)),
+        gridspec_kw={"left": 0, "right": 1, "bottom": 0, "top": 1, "wspace": 0, "hspace": 0},
+        squeeze=False,
+    )
+    for ax in axes.flat:
+        ax.axis("off")
+    for ax, (name, weights) in zip(axes.flat, heads.items(), strict=False):
+        ax.axis("on")
+        left, bottom = ax.get_position().x0, ax.get_position().y0
+        width, height = figure.get_size_inches()
+        ax.set_position((left + 0.25 / width, bottom + 0.05 / height, inch / width, inch / height))
+        seen = [(s, t, w) for t, row in enumerate(weights) for s, w in enumerate(row) if w >= 0.02]
+        x, y, alpha = zip(*seen, strict=True)
+        cell = 72 * inch / T  # points
+        ax.scatter(x, y, s=cell**2, marker="s", c=accent, alpha=alpha, linewidths=0)
+        ax.plot([-0.5, T - 0.5], [-0.5, T - 0.5], color=ink, linewidth=0.5, alpha=0.5)
+        ax.set(xlim=(-0.5, T - 0.5), ylim=(T - 0.5, -0.5), title=name)
+        ax.set_xticks(range(T), labels, fontsize=7, family="monospace")
+        ax.set_yticks(range(T), labels, fontsize=7, family="monospace")
+        ax.tick_params(length=0, pad=2, top=True, bottom=False, labeltop=True, labelbottom=False)
+        ax.tick_params(colors=ink)
+        ax.title.set(color=ink, fontsize=10)
+        ax.spines[:].set(color=ink, linewidth=0.5)
+    return figure
+
+
+def main() -> None:
+    """Draw all heads into a file."""
+    about, details = __doc__.split("\n", 1)
+    parser = argparse.ArgumentParser(
+        description=about, epilog=details, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--text", default=TEXT, help="what the model reads; \\n is a new line")
+    parser.add_argument("--step", type=int, choices=(6, 7), help="7 where it has a checkpoint")
+    parser.add_argument(
+        "--checkpoint", type=Path, default=ROOT / "runs" / "gpt.pt", help="step 7's"
+    )
+    parser.add_argument("--max-iters", type=int, default=1000, help="of step 6: 1000")
+    parser.add_argument("--output", type=Path, default=ROOT / "runs" / "attention.svg")
+    args = parser.parse_args()
+    step = args.step or (7 if args.checkpoint.exists() else 6)
+    try:
+        if step == 7:
+            model, vocabulary = from_checkpoint(args.checkpoint)
+        else:
+            model, vocabulary = from_training(args.max_iters)
+        text = args.text.replace("\\n", "\n")[-model.block_size :]
+        weights = attention_weights(model, vocabulary.encode(text))
+        names = head_names(model, len(weights))
+        figure = draw(dict(zip(names, weights.tolist(), strict=True)), text)
+        args.output.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(args.output)
+    except (OSError, ValueError) as error:
+        sys.exit(str(error))
+    print(f"{len(names)} heads in {args.output}")
+
+
+if __name__ == "__main__":
+    main()
