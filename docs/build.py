@@ -13,6 +13,7 @@ import itertools
 import json
 import re
 import subprocess
+import textwrap
 import tomllib
 from pathlib import Path
 
@@ -196,7 +197,7 @@ def measured(results: dict, steps: list[dict]) -> str:
     for step in steps:
         size = step.get("size")
         loss = f"{step['runs'][0]['curve'][-1][2]:.4f}"
-        spread = f"{step['lowest']:.2f} to {step['highest']:.2f}" if len(step["runs"]) > 1 else ""
+        spread = f"{step['lowest']:.3f} to {step['highest']:.3f}" if len(step["runs"]) > 1 else ""
         name = f"[{step['script']}.py]({step['script']}.py)" + (f", {size} size" if size else "")
         said = "" if size == "laptop" else SAID[step["script"]]
         cells = name, f"{step['parameters']:,}", loss, spread, said, step["seconds"]
@@ -219,7 +220,7 @@ def measured(results: dict, steps: list[dict]) -> str:
     picture = (
         "![Val loss of the seven steps: down to step 4, up at step 5, down again](docs/ladder.svg)"
     )
-    return "\n".join([picture, "", *rows, "", said])
+    return "\n".join([picture, "", *rows, "", textwrap.fill(said, 100)])
 
 
 def put_in(text: str, name: str, part: str) -> str:

@@ -55,7 +55,7 @@ def measured_figures():
     for step in RESULTS["steps"]:
         losses = [step[key] for key in ("val_loss", "lowest", "highest")]
         losses += [run["curve"][-1][2] for run in step["runs"]]
-        found |= {f"{loss:.{digits}f}" for loss in losses for digits in (2, 4)}
+        found |= {f"{loss:.{digits}f}" for loss in losses for digits in (2, 3, 4)}
         found |= {f"{step['parameters']:,}", f"{step['seconds']} s"}
     for a, b in itertools.pairwise(RESULTS["steps"]):
         found.add(f"{abs(b['val_loss'] - a['val_loss']):.2f}")
