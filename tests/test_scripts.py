@@ -1,13 +1,15 @@
 """Each script as a user runs it: output, exit status, and one line for what is wrong."""
 
 import dataclasses
+import importlib
 import re
 import shutil
+import signal
 import subprocess
 import sys
 
 import pytest
-from conftest import ROOT, SCRIPTS, run
+from conftest import ROOT, SCRIPTS, STEPS, run
 
 SAMPLE = ROOT / "data" / "sample.txt"
 QUICK = ("--max-iters", 25, "--eval-interval", 10, "--eval-iters", 2, "--max-new-tokens", 40)
@@ -15,8 +17,13 @@ LOSSES = re.compile(r"step (\d+): train loss \d\.\d{4}, val loss \d\.\d{4}")
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_run_prints_losses_and_a_sample_and_does_so_again(script, tmp_path):
-    first = run(ROOT / f"{script}.py", "--data", SAMPLE, "--device", "cpu", *QUICK)
+def test_run_prints_losses_and_a_sample_and_does_so_again(script, tmp_path, capsys, monkeypatch):
+    checkout = tmp_path / "a path" / "with spaces"
+    shutil.copytree(ROOT / "common", checkout / "common")
+    shutil.copy(ROOT / f"{script}.py", checkout)
+    shutil.copy(SAMPLE, tmp_path / "my play.txt")
+    flags = ["--data", "my play.txt", "--device", "cpu", *map(str, QUICK)]
+    first = run(checkout / f"{script}.py", *flags, cwd=tmp_path)
     assert first.returncode == 0, first.stderr
     assert first.stderr == ""  # no progress bar in a pipe
     head, *losses = first.stdout.splitlines()[:5]
@@ -26,13 +33,14 @@ def test_run_prints_losses_and_a_sample_and_does_so_again(script, tmp_path):
     assert len(sample) == 40 + 1  # and the line end that follows it
     assert set(sample) <= set(SAMPLE.read_text())
 
-    checkout = tmp_path / "a path" / "with spaces"
-    shutil.copytree(ROOT / "common", checkout / "common")
-    shutil.copy(ROOT / f"{script}.py", checkout)
-    shutil.copy(SAMPLE, tmp_path / "my play.txt")
-    flags = ("--data", "my play.txt", "--device", "cpu", *QUICK)
-    second = run(checkout / f"{script}.py", *flags, cwd=tmp_path)
-    assert second.stdout == first.stdout
+    monkeypatch.chdir(tmp_path)
+    step = importlib.import_module(script)
+    if script == SCRIPTS[6]:
+        flags += ["--checkpoint", str(tmp_path / "gpt.pt")]
+    handler = signal.getsignal(signal.SIGINT)
+    step.main(step.parse_args(flags))
+    signal.signal(signal.SIGINT, handler)
+    assert capsys.readouterr().out == first.stdout
 
 
 @pytest.mark.parametrize(
@@ -62,12 +70,14 @@ def test_bad_usage_gets_one_line(step, flags, words, capsys):
     assert captured.out == ""
 
 
-@pytest.mark.parametrize("script", SCRIPTS[2:])
-def test_heads_must_divide_the_width(script):
-    result = run(ROOT / f"{script}.py", "--n-embd", 30, "--n-head", 4)
-    assert result.returncode != 0
-    assert len(result.stderr.splitlines()) == 1
-    assert "n_embd 30 must be a multiple of n_head 4" in result.stderr
+@pytest.mark.parametrize("step", STEPS[2:])
+def test_heads_must_divide_the_width(step, capsys):
+    with pytest.raises(SystemExit) as exit:
+        step.parse_args(["--n-embd", "30", "--n-head", "4"])
+    assert exit.value.code != 0
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1
+    assert "n_embd 30 must be a multiple of n_head 4" in line
 
 
 def test_missing_text_as_a_user_sees_it():
