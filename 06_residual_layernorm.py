@@ -156,11 +156,11 @@ def estimate_loss(model: nn.Module, corpus: Corpus, config: Config, device: torc
     """Mean loss of each split in nats per character, over eval_iters random batches."""
     model.eval()
     means = {}
-    size = max(1, 2**13 // config.block_size)  # sequences at a time: more would only take memory
+    size = max(config.batch_size, 2**13 // config.block_size)  # sequences at a time, for speed
     for split in ("train", "val"):
         x, y = corpus.batch(split, config.eval_iters * config.batch_size, config.block_size, device)
         parts = zip(x.split(size), y.split(size), strict=True)  # (size, T), the last may be shorter
-        total = sum(model(xs, ys)[1] * len(xs) for xs, ys in parts)
+        total = sum(model(xs, ys)[1] * len(xs) for xs, ys in parts)  # a loss is a mean over xs
         means[split] = total.item() / len(x)
     model.train()
     return means

@@ -33,7 +33,7 @@ def fast_math(device: torch.device) -> torch.autocast:
     leak (https://github.com/pytorch/pytorch/issues/195910).
     """
     if device.type == "cuda":
-        built_for_it = torch.cuda.is_bf16_supported(including_emulation=False)
+        built_for_it = torch.cuda.get_device_capability(device) >= (8, 0)
     else:
         built_for_it = device.type == "cpu" and torch.cpu.get_capabilities().get("avx512_bf16")
     kind = device.type if built_for_it else "cpu"

@@ -138,7 +138,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=about, epilog=details, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--text", default=TEXT, help="what the model reads; \\n is a new line")
+    parser.add_argument("--text", help="what the model reads, its last T characters; \\n: new line")
     parser.add_argument("--step", type=int, choices=(6, 7), help="7 where it has a checkpoint")
     parser.add_argument(
         "--checkpoint", type=Path, default=ROOT / "runs" / "gpt.pt", help="step 7's"
@@ -146,13 +146,24 @@ def main() -> None:
     parser.add_argument("--max-iters", type=int, default=1000, help="of step 6: 1000")
     parser.add_argument("--output", type=Path, default=ROOT / "runs" / "attention.svg")
     args = parser.parse_args()
+    formats = plt.gcf().canvas.get_supported_filetypes()
+    if args.output.suffix.removeprefix(".") not in formats:
+        parser.error(f"{args.output} must end in one of {', '.join(formats)}")
+    if args.text == "":
+        parser.error("--text must not be empty")
     step = args.step or (7 if args.checkpoint.exists() else 6)
     try:
         if step == 7:
             model, vocabulary = from_checkpoint(args.checkpoint)
         else:
             model, vocabulary = from_training(args.max_iters)
-        text = args.text.replace("\\n", "\n")[-model.block_size :]
+        if args.text is None:  # as much of ours as a model of another text knows
+            text = "".join(c for c in TEXT if c in vocabulary.chars) or "".join(vocabulary.chars)
+        else:
+            text = args.text.replace("\\n", "\n")
+        if len(text) > model.block_size:
+            text = text[-model.block_size :]
+            print(f"the model sees {model.block_size} characters: {text!r}", file=sys.stderr)
         weights = attention_weights(model, vocabulary.encode(text))
         names = head_names(model, len(weights))
         figure = draw(dict(zip(names, weights.tolist(), strict=True)), text)

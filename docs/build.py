@@ -13,6 +13,7 @@ import itertools
 import json
 import re
 import subprocess
+import sys
 import textwrap
 import tomllib
 from pathlib import Path
@@ -43,6 +44,7 @@ SAID = {  # in the video, of the val loss
 INK, ACCENT, MUTED = "#010101", "#020202", "#030303"
 ON_THE_PAGE = {INK: "var(--ink)", ACCENT: "var(--accent)", MUTED: "var(--muted)"}
 ALONE = {INK: "#1f2328", ACCENT: "#b3400a", MUTED: "#57606a"}
+mpl.rcdefaults()  # whatever a reader has set
 mpl.rcParams |= {
     "svg.fonttype": "none",
     "svg.hashsalt": "gpt",
@@ -68,7 +70,10 @@ def svg(figure: Figure, name: str, colours: dict[str, str]) -> str:
     text = text[text.index("<svg") :]
     text = re.sub(r"\s*<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r"\s*<!--.*?-->", "", text)
-    text = re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{name}-", text)
+    ids: dict[str, str] = {}
+    for found in re.findall(r'id="([^"]+)"', text):
+        ids.setdefault(found, f"{name}-{len(ids)}")
+    text = re.sub(r'(?<=id="|="#|l\(#)[^")]+', lambda found: ids.get(found[0], found[0]), text)
     text = re.sub(r"<[^>]+>", lambda tag: re.sub(r"\d+\.\d+", hundredths, tag[0]), text)
     text = re.sub(r"'DejaVu Sans[^;]*, (sans-serif|monospace)", r"\1", text)
     for colour, own in colours.items():
@@ -78,7 +83,7 @@ def svg(figure: Figure, name: str, colours: dict[str, str]) -> str:
 
 def ladder(steps: list[dict]) -> Figure:
     """The val loss that each step ends with, with its spread."""
-    figure, ax = plt.subplots(figsize=(5.4, 3), layout="constrained")
+    figure, ax = plt.subplots(figsize=(4.8, 3), layout="constrained")
     for x, (step, after) in enumerate(itertools.pairwise(steps), 1):
         a, b = step["val_loss"], after["val_loss"]
         ax.plot([x, x + 1], [a, b], color=ACCENT if b > a else MUTED, linewidth=2)
@@ -90,7 +95,7 @@ def ladder(steps: list[dict]) -> Figure:
         text = f"{step['val_loss']:.2f}"
         ax.annotate(text, at, offset, textcoords="offset points", ha="center", fontsize=9)
     names = [f"{x} " + step["short"].replace(" ", "\n") for x, step in enumerate(steps, 1)]
-    ax.set_xticks(range(1, 8), names, fontsize=7.5)
+    ax.set_xticks(range(1, 8), names, fontsize=8)
     ax.tick_params(axis="y", labelsize=8)
     ax.set_ylabel("val loss (nats per character)", fontsize=8)
     ax.set(xlim=(0.6, 7.5), ylim=(steps[-1]["val_loss"] - 0.1, steps[0]["val_loss"] + 0.15))
@@ -131,9 +136,15 @@ def lines_of(script: str) -> list[str]:
 
 def changes(old: str, new: str) -> list[list[tuple[str, int, str]]]:
     """What git shows between two scripts: hunks of (" ", "+" or "-", line number, HTML)."""
-    command = ["git", "diff", "--no-index", "--no-color", "--no-ext-diff", "--unified=3"]
+    command = ["git", "-c", "diff.suppressBlankEmpty=false", "-c", "diff.interHunkContext=0"]
+    command += ["diff", "--no-index", "--no-color", "--no-ext-diff", "--unified=3"]
     command += ["--diff-algorithm=myers", "--indent-heuristic", f"{old}.py", f"{new}.py"]
-    printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, encoding="utf-8")
+    try:
+        printed = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8")
+    except FileNotFoundError:
+        sys.exit("git is not installed; the page shows its diffs")
+    if printed.returncode > 1:  # 1: the files differ
+        sys.exit(printed.stderr)
     before, after = lines_of(old), lines_of(new)
     hunks, a, b = [], 0, 0
     for line in printed.stdout.splitlines():
@@ -242,7 +253,7 @@ def build() -> dict[Path, str]:
             "number": number,
             "lines": lines_of(script),
             "hunks": changes(old["script"], script) if old else [],
-            "gain": step["val_loss"] - old["val_loss"] if old else None,
+            "gain": round(step["val_loss"], 2) - round(old["val_loss"], 2) if old else None,
             "curves": svg(curves(steps, number), f"curves-{number}", ON_THE_PAGE),
             "boxes": nested(step["picture"]),
             "mathml": convert(step["formula"], display="block"),

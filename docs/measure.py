@@ -18,6 +18,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -26,6 +27,7 @@ import torch
 from attention import TEXT, attention_weights, from_checkpoint, head_names
 
 from common.data import TINY_SHAKESPEARE, load_corpus
+from common.device import fast_math, select_device
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "docs" / "results.json"
@@ -79,21 +81,25 @@ def measure(script: str, seeds: tuple[int, ...], *flags: object) -> dict:
     return result | {"runs": [{k: one[k] for k in ("seed", "seconds", "curve")} for one in runs]}
 
 
-def forecast() -> int | None:
+def forecast(checkpoint: Path) -> int | None:
     """The minutes that step 7 forecasts for its full size, or None where it sees no need."""
-    command = [sys.executable, "-u", "07_full_gpt.py", "--size", "full", "--eval-iters", "200"]
-    with subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    ) as process:
+    command = [sys.executable, "07_full_gpt.py", "--size", "full", "--checkpoint", str(checkpoint)]
+    pipe = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "encoding": "utf-8"}
+    with subprocess.Popen(command, cwd=ROOT, **pipe) as process:
+        enough = threading.Timer(120, process.kill)
+        enough.start()
         try:
-            said = re.match(r"this takes about (\d+) minutes", process.stderr.readline())
+            for line in process.stderr:
+                if said := re.match(r"this takes about (\d+) minutes", line):
+                    return int(said[1])
         finally:
+            enough.cancel()
             process.kill()
-    return int(said[1]) if said else None
+    return None
 
 
 def look(checkpoint: Path) -> dict:
-    """Three heads of step 7: one that looks widely, one that looks one back, one at the speaker."""
+    """Three heads of step 7: one looks widely, one looks one back, one to where a speech began."""
     model, vocabulary = from_checkpoint(checkpoint)
     weights = attention_weights(model, vocabulary.encode(TEXT)).numpy()  # (heads, T, T)
     entropy = -(weights * np.log(weights.clip(1e-9))).sum(axis=-1).mean(axis=-1)  # (heads,)
@@ -101,9 +107,9 @@ def look(checkpoint: Path) -> dict:
     speaker, start = np.zeros(len(weights)), 0
     speeches = TEXT.split("\n\n")
     for speech in speeches:
-        name = slice(start, start + speech.index("\n") + 1)
-        words = slice(name.stop + 1, start + len(speech))  # from the second character on
-        speaker += weights[:, words, name].sum(axis=-1).mean(axis=-1) / len(speeches)
+        line_break = start + speech.index("\n")  # behind the name
+        words = slice(line_break + 2, start + len(speech))  # from the second character on
+        speaker += weights[:, words, line_break].mean(axis=-1) / len(speeches)
         start += len(speech) + 2
     heads = {}
     for role, score in (("wide", entropy), ("back", back), ("speaker", speaker)):
@@ -133,6 +139,9 @@ def machine() -> dict:
     info = Path("/proc/cpuinfo")
     if info.exists():
         cpu = re.search(r"model name\s*: (.*)", info.read_text() + "model name: " + cpu)[1]
+    device = select_device()
+    with fast_math(device):
+        bfloat16 = torch.is_autocast_enabled(device.type)
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
         "cpu": cpu,
@@ -140,6 +149,7 @@ def machine() -> dict:
         if hasattr(os, "sched_getaffinity")
         else os.cpu_count(),
         "gpu": gpu,
+        "bfloat16": bfloat16,
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "torch": torch.__version__.split("+")[0],
@@ -164,12 +174,14 @@ def main() -> None:
         settings = torch.load(checkpoint, weights_only=True)["settings"]
         full = importlib.import_module(scripts[-1]).parse_args(["--size", "full"])
         step7["size"] = "full" if settings["n_embd"] == full.n_embd else "laptop"
+        step7["settings"] = {k: v for k, v in settings.items() if k != "data"}
         steps.append(step7)
         kept = {
             "flags": " ".join(SAMPLE),
             "text": run("07_full_gpt.py", *SAMPLE, "--checkpoint", checkpoint).rstrip("\n"),
         }
         attention = look(checkpoint)
+        full_size_minutes = None if step7["size"] == "full" else forecast(Path(folder) / "full.pt")
     results = {
         "date": datetime.date.today().isoformat(),
         "machine": machine(),
@@ -177,7 +189,7 @@ def main() -> None:
         "kept": kept,
         "attention": attention,
         "step_7_to_step_6": compare(),
-        "full_size_minutes": None if step7["size"] == "full" else forecast(),
+        "full_size_minutes": full_size_minutes,
     }
     text = json.dumps(results, indent=1, ensure_ascii=False)
     rows = re.sub(r"\[[\s\d.,-]+\]", lambda found: " ".join(found[0].split()), text)

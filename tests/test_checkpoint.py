@@ -78,7 +78,9 @@ def test_ctrl_c_saves_and_resume_ends_at_the_same_numbers(whole, tmp_path):
     _, err = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "Traceback" not in err
-    stopped = int(re.search(r"stopped after step (\d+); --resume goes on from there", err)[1])
+    stopped = int(
+        re.search(r"stopped after step (\d+); --resume goes on from the step saved last", err)[1]
+    )
     assert stopped == torch.load(path, weights_only=True)["step"] >= 10
     if stopped < 40:
         resumed = run(SCRIPT, *flags(path, "--resume"))
@@ -327,7 +329,7 @@ def test_a_long_run_is_forecast_in_one_line(tmp_path, corpus, monkeypatch, capsy
     handler = signal.getsignal(signal.SIGINT)
     for seconds, forecast in (
         (0.1, ""),
-        (6.0, "this takes about 113 minutes, --size laptop a few\n"),
+        (6.0, "this takes about 114 minutes, --size laptop a few\n"),
     ):
         monkeypatch.setattr(STEP7, "seconds_for", lambda run, device, seconds=seconds: seconds)
         with pytest.raises(EnoughError):

@@ -22,6 +22,12 @@ def float64_and_a_seed():
     torch.set_default_dtype(torch.float32)
 
 
+class OnCuda(torch.Tensor):
+    """A tensor on the CPU that says it is on a GPU, for which step 7 has another attention."""
+
+    is_cuda = True
+
+
 def future():
     """True where a position would look at a later one: torch's form of the causal mask."""
     return torch.ones(T, T, dtype=torch.bool).triu(1)
@@ -56,14 +62,18 @@ def fill_torch_attention(theirs, ours):
         theirs.out_proj.bias.copy_(ours.proj.bias if hasattr(ours, "proj") else torch.zeros(C))
 
 
-@pytest.mark.parametrize("step", [STEP3, STEP6, STEP7])
-def test_multi_head_attention_is_torchs(step):
+@pytest.mark.parametrize(
+    ("step", "kind"),
+    [(STEP3, torch.Tensor), (STEP6, torch.Tensor), (STEP7, torch.Tensor), (STEP7, OnCuda)],
+)
+def test_multi_head_attention_is_torchs(step, kind):
     ours = step.MultiHeadAttention(small_config(step, dropout=0.0))
     theirs = nn.MultiheadAttention(C, H, batch_first=True)
     fill_torch_attention(theirs, ours)
     x = torch.randn(B, T, C)
     wanted, _ = theirs(x, x, x, attn_mask=future(), need_weights=False)
-    torch.testing.assert_close(ours(x), wanted, **EXACT)
+    found = ours(x.as_subclass(kind)).as_subclass(torch.Tensor)
+    torch.testing.assert_close(found, wanted, **EXACT)
 
 
 @pytest.mark.parametrize("step", [STEP6, STEP7])
@@ -103,13 +113,13 @@ def step7_from_step6(model6, **settings):
     return model7
 
 
-@pytest.mark.parametrize("dropout", [0.0, 1e-15])  # above 0, the weights are computed openly
-def test_step_7_is_step_6_with_its_heads_side_by_side(dropout):
+@pytest.mark.parametrize("kind", [torch.Tensor, OnCuda])
+def test_step_7_is_step_6_with_its_heads_side_by_side(kind):
     model6 = small_model(STEP6)
-    model7 = step7_from_step6(model6, dropout=dropout)
+    model7 = step7_from_step6(model6, dropout=0.0)
     idx, targets = torch.randint(65, (2, B, T))
     logits6, loss6 = model6(idx, targets)
-    logits7, loss7 = model7(idx, targets)
+    logits7, loss7 = (x.as_subclass(torch.Tensor) for x in model7(idx.as_subclass(kind), targets))
     torch.testing.assert_close(logits7, logits6, **EXACT)
     torch.testing.assert_close(loss7, loss6, **EXACT)
 
@@ -130,11 +140,14 @@ def test_step_7_is_step_6_with_its_heads_side_by_side(dropout):
 # --- What a position may and does see ---
 
 
-@pytest.mark.parametrize("step", STEPS[1:])
-@pytest.mark.parametrize("dropout", [0.0, 0.2])
-def test_no_logit_sees_the_future_and_each_sees_all_of_the_past(step, dropout):
+@pytest.mark.parametrize(
+    ("step", "dropout", "kind"),
+    [(step, 0.0, torch.Tensor) for step in STEPS[1:]]
+    + [(STEP7, dropout, kind) for dropout in (0.0, 0.2) for kind in (torch.Tensor, OnCuda)],
+)
+def test_no_logit_sees_the_future_and_each_sees_all_of_the_past(step, dropout, kind):
     model = small_model(step, dropout=dropout)  # in training mode: with dropout in step 7
-    idx = torch.randint(65, (1, T))
+    idx = torch.randint(65, (1, T)).as_subclass(kind)
     torch.manual_seed(1)
     before, _ = model(idx)
     for s in range(T):
@@ -312,22 +325,28 @@ def test_dropout_is_off_in_evaluation_and_while_sampling(monkeypatch):
     assert torch.equal(model(idx)[0], model(idx)[0])
 
 
-@pytest.mark.parametrize("fault", ["refuses", "ignores"])
-def test_attention_weights_are_dropped_where_the_fast_attention_cannot(fault, monkeypatch):
-    """As on mps, whose path is the one that the CPU takes."""
-    real = F.scaled_dot_product_attention
-
-    def faulty(q, k, v, dropout_p=0.0, **rest):
-        if dropout_p > 0 and fault == "refuses":
-            raise RuntimeError("dropout_p is not supported")
-        return real(q, k, v, dropout_p=0.0, **rest)
-
-    monkeypatch.setattr(F, "scaled_dot_product_attention", faulty)
+def test_attention_weights_are_dropped_without_the_fast_attention(monkeypatch):
+    """On mps it has left out the dropout, and refused it; the path there is that of the CPU."""
+    monkeypatch.delattr(F, "scaled_dot_product_attention")
     seen = record_dropouts(monkeypatch)
     model = small_model(STEP7, n_layer=1, dropout=0.4)
     _, loss = model(*torch.randint(65, (2, B, T)))
     loss.backward()
     assert (B, H, T, T) in [tuple(x.shape) for x, _ in seen]
+
+
+@pytest.mark.parametrize(("training", "p"), [(True, 0.4), (False, 0.0)])
+def test_the_fast_attention_drops_in_training_alone(monkeypatch, training, p):
+    asked = []
+
+    def record(q, k, v, **flags):
+        asked.append(flags)
+        return v
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", record)
+    model = small_model(STEP7, n_layer=1, dropout=0.4).train(training)
+    model(torch.randint(65, (B, T)).as_subclass(OnCuda))
+    assert asked == [{"dropout_p": p, "is_causal": True}]
 
 
 def test_every_model_samples_in_evaluation_mode():

@@ -54,7 +54,8 @@ def built_for_bfloat16(monkeypatch):
     """Says what the processors are built for."""
 
     def say(gpu, cpu):
-        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: gpu)
+        capability = (8, 0) if gpu else (7, 5)
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
         monkeypatch.setattr(
             torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True} if cpu else {}
         )

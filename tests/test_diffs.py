@@ -5,7 +5,6 @@ import itertools
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from conftest import ROOT, SCRIPTS
@@ -73,7 +72,7 @@ WHAT_DIFFERS = {
 
 # Changed lines, added and removed, as git counts them. A line more or less, and be it a comment,
 # is a decision to be made here; what the eye takes in at one look is at most 28 and 12.
-CHANGED_LINES = [(38, 11), (20, 6), (20, 4), (21, 8), (17, 9), (133, 58)]
+CHANGED_LINES = [(38, 11), (20, 6), (20, 4), (21, 8), (17, 9), (134, 59)]
 
 ORDER = (
     "docstring imports Config Head MultiHeadAttention FeedForward Block LanguageModel "
@@ -204,6 +203,6 @@ def test_scripts_share_only_data_and_device(script):
 
 
 def test_requirements_are_pinned():
-    for path in (ROOT / "requirements.txt", ROOT / "tests" / "requirements.txt"):
-        for line in Path(path).read_text().split("\n"):
+    for folder in (ROOT, ROOT / "docs", ROOT / "tests"):
+        for line in (folder / "requirements.txt").read_text().split("\n"):
             assert "==" in line or line.startswith("-r") or not line

@@ -183,6 +183,12 @@ def test_step_7_has_two_sizes_and_picks_the_one_for_the_device(monkeypatch):
     assert sizes("--device", "cpu") == laptop
 
 
+def test_the_learning_rate_of_step_7_does_not_rise(capsys):
+    with pytest.raises(SystemExit):
+        STEPS[6].parse_args(["--size", "full", "--learning-rate", "1e-4"])
+    assert "min_lr must not exceed learning_rate" in capsys.readouterr().err
+
+
 def test_the_learning_rate_of_step_7_falls_on_half_a_cosine(corpus, monkeypatch, tmp_path):
     rates = []
     real = torch.optim.AdamW.step
