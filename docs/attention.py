@@ -13,6 +13,7 @@ import importlib
 import sys
 from pathlib import Path
 
+import matplotlib as mpl
 import matplotlib.pyplot as plt
 import torch
 import torch.nn.functional as F
@@ -24,14 +25,15 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 from common.data import Vocabulary, load_corpus  # noqa: E402
 
+mpl.use("agg")  # files, no windows
 TEXT = "ROMEO:\nWhat light?\n\nJULIET:\nO, my lord!"
 
 
 class Watch(TorchFunctionMode):
     """While it is active, weights collects what the model's own attention weights are.
 
-    Steps 2 to 6 compute them with softmax, one head after the other, (B, T, T). Step 7 leaves it to
-    scaled_dot_product_attention, whose result is weights @ v: with the identity for v, the weights.
+    They are what softmax returns: (B, T, T) in steps 2 to 6, where one head follows the other, and
+    (B, n_head, T, T) in step 7, which on a CPU computes them in the open, too.
     """
 
     def __init__(self) -> None:
@@ -43,11 +45,7 @@ class Watch(TorchFunctionMode):
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
         if func is F.softmax:
-            self.weights.append(out[0])  # (T, T)
-        elif func is F.scaled_dot_product_attention:
-            q, k, _ = args  # (B, n_head, T, head_size)
-            identity = torch.eye(q.shape[-2]).expand(*q.shape[:2], -1, -1)  # (B, n_head, T, T)
-            self.weights.extend(func(q, k, identity, **kwargs)[0])
+            self.weights.extend(out[0].reshape(-1, *out.shape[-2:]))  # (heads, T, T)
         return out
 
 

@@ -73,7 +73,8 @@ def svg(figure: Figure, name: str, colours: dict[str, str]) -> str:
     ids: dict[str, str] = {}
     for found in re.findall(r'id="([^"]+)"', text):
         ids.setdefault(found, f"{name}-{len(ids)}")
-    text = re.sub(r'(?<=id="|="#|l\(#)[^")]+', lambda found: ids.get(found[0], found[0]), text)
+    named = r'(id="|href="#|url\(#)([^")]+)'
+    text = re.sub(named, lambda found: found[1] + ids.get(found[2], found[2]), text)
     text = re.sub(r"<[^>]+>", lambda tag: re.sub(r"\d+\.\d+", hundredths, tag[0]), text)
     text = re.sub(r"'DejaVu Sans[^;]*, (sans-serif|monospace)", r"\1", text)
     for colour, own in colours.items():
@@ -95,6 +96,7 @@ def ladder(steps: list[dict]) -> Figure:
         text = f"{step['val_loss']:.2f}"
         ax.annotate(text, at, offset, textcoords="offset points", ha="center", fontsize=9)
     names = [f"{x} " + step["short"].replace(" ", "\n") for x, step in enumerate(steps, 1)]
+    names[-1] += f"\n({steps[-1]['size']})"
     ax.set_xticks(range(1, 8), names, fontsize=8)
     ax.tick_params(axis="y", labelsize=8)
     ax.set_ylabel("val loss (nats per character)", fontsize=8)
@@ -219,15 +221,19 @@ def measured(results: dict, steps: list[dict]) -> str:
     said = (
         f"Measured on {results['date']} on {on}, {where['system']}, Python {where['python']}, "
         f"torch {where['torch']}. The picture shows the mean of the seeds. "
-        "Seconds are for a whole run, from its start to the end of the sample."
+        "Seconds are for a whole run, from its start to the end of the sample. "
     )
+    if not where["gpu"]:
+        said += "We had no NVIDIA GPU and no Mac: nothing was run on cuda or mps. "
     if results["full_size_minutes"]:
         said += (
-            f" For its full size step 7 forecasts {duration(results['full_size_minutes'])} there;"
-            " we had no GPU to run it on."
+            f"For its full size step 7 forecasts {duration(results['full_size_minutes'])} here. "
         )
     ratio = results["step_7_to_step_6"]["trains"]
-    said += f" At the laptop size step 7 trains {ratio} times as fast as step 6 at those settings."
+    said += (
+        f"At the laptop size step 7 trains {ratio} times as fast as step 6 with the same settings"
+    )
+    said += ", both on all cores" + (", step 7 in bfloat16." if where["bfloat16"] else ".")
     picture = (
         "![Val loss of the seven steps: down to step 4, up at step 5, down again](docs/ladder.svg)"
     )

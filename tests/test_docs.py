@@ -23,6 +23,7 @@ CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))),
     None,
 )
+NUMBER = re.compile(r"\d+(?:\.\d+)?")
 git = pytest.mark.skipif(not shutil.which("git"), reason="needs git")
 
 
@@ -33,7 +34,11 @@ git = pytest.mark.skipif(not shutil.which("git"), reason="needs git")
 def test_page_ladder_and_readme_are_up_to_date():
     for path, text in build.build().items():
         committed = path.read_text(encoding="utf-8")
-        assert committed == text, f"{path.name} is old: run python docs/build.py"
+        old = f"{path.name} is old: run python docs/build.py"
+        assert NUMBER.split(committed) == NUMBER.split(text), old
+        # another processor may round a coordinate of a picture the other way
+        pairs = zip(NUMBER.findall(committed), NUMBER.findall(text), strict=True)
+        assert all(a == b or abs(float(a) - float(b)) < 0.015 for a, b in pairs), old
 
 
 def test_the_page_is_one_small_file():
@@ -45,8 +50,14 @@ def test_the_page_is_one_small_file():
 
 def figures(text):
     """Numbers with a point, thousands, and those with a unit, as they stand in a text."""
-    pattern = r"(?<![\w.:])\d[\d,]*(?:\.\d+)+|\d+,\d{3}|\d+ (?:s|seconds|minutes|hours|%)(?!\w)"
+    units = "s|seconds|minutes|hours|%"
+    pattern = rf"(?<![\w.:])\d+(?:\.\d+)+|\d{{1,3}}(?:,\d{{3}})+(?!\d)|\d+ (?:{units})(?!\w)"
     return set(re.findall(pattern, text))
+
+
+def test_figures_are_found_whole():
+    text = "10,788,929 parameters, 2.49 in 3 s, 81 %, at 0:22:11, step 7, with C/4 and torch 2.13.0"
+    assert figures(text) == {"10,788,929", "2.49", "3 s", "81 %", "2.13.0"}
 
 
 def measured_figures():
@@ -58,11 +69,12 @@ def measured_figures():
         found |= {f"{loss:.{digits}f}" for loss in losses for digits in (2, 3, 4)}
         found |= {f"{step['parameters']:,}", f"{step['seconds']} s"}
     for a, b in itertools.pairwise(RESULTS["steps"]):
-        found.add(f"{abs(b['val_loss'] - a['val_loss']):.2f}")
+        found.add(f"{abs(round(b['val_loss'], 2) - round(a['val_loss'], 2)):.2f}")
     for head in RESULTS["attention"]["heads"].values():
         found.add(f"{100 * head['score']:.0f} %")
     found |= {str(RESULTS["machine"][name]) for name in ("python", "torch", "numpy")}
     found |= {str(RESULTS["step_7_to_step_6"]["trains"])}
+    found |= {str(RESULTS["steps"][6]["settings"]["dropout"])}
     if RESULTS["full_size_minutes"]:
         found.add(build.duration(RESULTS["full_size_minutes"]))
     return found
@@ -105,7 +117,7 @@ def test_results_have_three_seeds_and_whole_curves():
             steps = [point[0] for point in run["curve"]]
             assert steps == list(range(0, config.max_iters + 1, config.eval_interval))
         finals = [run["curve"][-1][2] for run in step["runs"]]
-        assert step["lowest"], step["highest"] == (min(finals), max(finals))
+        assert (step["lowest"], step["highest"]) == (min(finals), max(finals))
         assert step["val_loss"] == pytest.approx(sum(finals) / len(finals), abs=1e-4)
 
 
@@ -138,6 +150,7 @@ def test_pictures_are_outlines():
     assert [box["label"] for box in boxes[1]["boxes"][1]["boxes"]] == ["e"]
 
 
+@git
 def test_a_line_that_is_not_new_is_no_key():
     hunks = build.changes(SCRIPTS[4], SCRIPTS[5])
     step = {"script": SCRIPTS[5], "hunks": hunks, "key": "x = x + self.attention(self.norm1(x))"}
@@ -186,7 +199,6 @@ def test_attention_draws_every_head_of_a_short_run(tmp_path):
     command += ["--output", picture, "--step", "6"]
     data = {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | data)
-    assert done.stderr == "" or "data/sample.txt" in done.stderr
     assert done.stdout.splitlines()[-1] == f"12 heads in {picture}"
     assert picture.read_text(encoding="utf-8").count("<!-- layer ") == 12
 
@@ -257,6 +269,16 @@ def test_the_view_switches_by_keyboard(page):
     assert not diff.is_visible()
     page.keyboard.press("ArrowLeft")
     assert diff.is_visible()
+
+
+def test_a_link_to_a_line_works_again_and_back_is_harmless(page):
+    sync_api = pytest.importorskip("playwright.sync_api")
+    for _ in range(2):
+        page.locator("#file-5").check()
+        page.locator("a[href='#key-5']").click()
+        sync_api.expect(page.locator("#key-5")).to_be_in_viewport()
+    page.go_back()
+    assert page.noise == [PAGE.as_uri()]
 
 
 def test_the_ladder_leads_to_the_line(page):
