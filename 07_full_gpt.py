@@ -224,8 +224,8 @@ def train(model: nn.Module, corpus: Corpus, config: Config, device: torch.device
             state = {name: part.state_dict() for name, part in parts.items()} | {"step": step}
             state |= {"settings": settings, "chars": corpus.chars, "rng": torch.get_rng_state()}
             try:
-                with whole_file(config.checkpoint) as part:
-                    torch.save(state, part)
+                with whole_file(config.checkpoint) as file:
+                    torch.save(state, file)
             except (OSError, RuntimeError) as error:  # on a full disk, say, the run can go on
                 bar.write(f"step {step} is not saved: {error}".split("\n")[0], file=sys.stderr)
         if stop:

@@ -24,7 +24,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from common.data import Corpus
-from common.device import fast_math, select_device
+from common.device import select_device
 from common.download import SAMPLE
 
 
@@ -37,10 +37,10 @@ def seconds(run: Callable[[], object], device: torch.device) -> float:
     return time.perf_counter() - start
 
 
-def best_matmul(device: torch.device) -> float:
+def best_matmul(device: torch.device, math: Callable) -> float:
     """The most floating-point operations a second that a square matrix multiply reaches."""
     rates = []
-    with fast_math(device):
+    with math(device):
         for n in (512, 1024, 2048):
             a, b = torch.randn(2, n, n, device=device)
             rates += [2 * n**3 / seconds(lambda a=a, b=b: a @ b, device) for _ in range(8)]
@@ -62,6 +62,7 @@ class Contestant:
         self.math = getattr(step, "fast_math", contextlib.nullcontext)  # as the script itself
         self.steps: list[float] = []
         self.characters: list[float] = []
+        self.peak = 0.0
 
     def train(self, turn: int = 5) -> None:
         """A few optimiser steps as the scripts take them, timed for each."""
@@ -100,15 +101,15 @@ class Contestant:
         attention = 12 * blocks * config.block_size * getattr(config, "n_embd", 0)
         return (6 * weights + attention) * config.batch_size * config.block_size
 
-    def report(self, peak: float) -> str:
+    def report(self) -> str:
         """The row of this script."""
         step = statistics.median(self.steps)
         tokens = self.config.batch_size * self.config.block_size / step
         characters = 1 / statistics.median(self.characters)
-        share = self.operations() / step / peak
+        share = self.operations() / step / self.peak
         return (
             f"{self.script:24} {step * 1e3:9.2f} ms {tokens:10,.0f} tokens/s"
-            f" {characters:8,.0f} characters/s {share:6.1%}"
+            f" {characters:8,.0f} characters/s {share:6.1%} of {self.peak / 1e9:,.0f} GFLOP/s"
         )
 
 
@@ -137,17 +138,17 @@ def main() -> None:
     for contestant in contestants:
         contestant.steps.clear()
         contestant.characters.clear()
-    peaks = [best_matmul(device)]
     for i in range(args.rounds):
         for contestant in contestants:
             contestant.train()
             if i % 4 == 0:
                 contestant.sample(40)
-    peaks.append(best_matmul(device))
-    print(f"matrix multiply at its best: {max(peaks) / 1e9:,.0f} GFLOP/s; the last column is the")
-    print("share of it that a training step reaches in its own matrix multiplies")
+            if i in (0, args.rounds - 1):
+                contestant.peak = max(contestant.peak, best_matmul(device, contestant.math))
+    print("last column: what a training step reaches in its matrix multiplies, of the best that a")
+    print("large one reaches, in bfloat16 for a script that computes in it")
     for contestant in contestants:
-        print(contestant.report(max(peaks)))
+        print(contestant.report())
     if len(contestants) == 2:
         a, b = contestants
         for name, times_a, times_b in (

@@ -5,7 +5,7 @@
 
 Takes the checkpoint of step 7 where there is one, and else trains step 6 for a few seconds. A row
 is the character that looks, a column the one looked at; the darker, the larger the weight. A row
-sums to 1.
+sums to 1. Needs docs/requirements.txt.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from torch.overrides import TorchFunctionMode
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-from common.data import Vocabulary, load_corpus  # noqa: E402
+from common.data import TINY_SHAKESPEARE, Vocabulary, load_corpus  # noqa: E402
 
 mpl.use("agg")  # files, no windows
 TEXT = "ROMEO:\nWhat light?\n\nJULIET:\nO, my lord!"
@@ -69,10 +69,10 @@ def from_checkpoint(path: Path) -> tuple[nn.Module, Vocabulary]:
     return model, vocabulary
 
 
-def from_training(max_iters: int) -> tuple[nn.Module, Vocabulary]:
-    """The model of step 6 after that many optimiser steps."""
+def from_training(data: Path, max_iters: int) -> tuple[nn.Module, Vocabulary]:
+    """The model of step 6 after that many optimiser steps on a text."""
     step = importlib.import_module("06_residual_layernorm")
-    config = step.Config(max_iters=max_iters)
+    config = step.Config(data=data, max_iters=max_iters)
     torch.set_num_threads(1)
     torch.manual_seed(config.seed)
     corpus = load_corpus(config.data, config.block_size)
@@ -141,6 +141,7 @@ def main() -> None:
     parser.add_argument(
         "--checkpoint", type=Path, default=ROOT / "runs" / "gpt.pt", help="step 7's"
     )
+    parser.add_argument("--data", type=Path, default=TINY_SHAKESPEARE, help="what step 6 learns")
     parser.add_argument("--max-iters", type=int, default=1000, help="of step 6: 1000")
     parser.add_argument("--output", type=Path, default=ROOT / "runs" / "attention.svg")
     args = parser.parse_args()
@@ -154,7 +155,7 @@ def main() -> None:
         if step == 7:
             model, vocabulary = from_checkpoint(args.checkpoint)
         else:
-            model, vocabulary = from_training(args.max_iters)
+            model, vocabulary = from_training(args.data, args.max_iters)
         if args.text is None:  # as much of ours as a model of another text knows
             text = "".join(c for c in TEXT if c in vocabulary.chars) or "".join(vocabulary.chars)
         else:

@@ -4,7 +4,7 @@
 
 What goes in: the seven scripts, docs/results.json, the sentences in docs/steps.toml, and the form
 of the page in docs/page.html.jinja and docs/page.css. The same input gives the same output, to the
-byte. Needs git, whose diffs it shows.
+byte. Needs docs/requirements.txt, and git, whose diffs it shows.
 """
 
 import argparse
@@ -204,7 +204,7 @@ def duration(minutes: int) -> str:
 def measured(results: dict, steps: list[dict]) -> str:
     """The measured part of the README, in Markdown."""
     where = results["machine"]
-    on = f"{where['gpu']}" if where["gpu"] else f"{where['cores']} cores ({where['cpu']})"
+    on = where["gpu"] or f"{where['cores']} cores ({where['cpu']})"
     rows = ["| script | parameters | val loss, seed 1337 | three seeds | in the video | seconds |"]
     rows.append("| --- " * 6 + "|")
     for step in steps:
@@ -299,7 +299,7 @@ def build() -> dict[Path, str]:
 
 
 def main() -> None:
-    """Write what has changed."""
+    """Write the page, its picture for the README, and the measured parts of the README."""
     about, details = __doc__.split("\n", 1)
     argparse.ArgumentParser(
         description=about, epilog=details, formatter_class=argparse.RawDescriptionHelpFormatter

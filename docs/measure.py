@@ -4,7 +4,8 @@
 
 Steps 1 to 6 run with three seeds, step 7 once, at the size that this machine's default gives; its
 model then writes a sample and shows what its heads look at. Takes some minutes, and a machine that
-does nothing else. Everything that the README and the page say was measured comes from that file.
+does nothing else; needs docs/requirements.txt. Everything that the README and the page say was
+measured comes from that file.
 """
 
 import argparse

@@ -10,7 +10,7 @@ import sys
 
 import pytest
 import torch
-from conftest import ROOT, SCRIPTS, STEPS, small_model
+from conftest import ROOT, SCRIPTS, STEPS, run, small_model
 
 sys.path.insert(0, str(ROOT / "docs"))
 attention = pytest.importorskip("attention", reason="needs docs/requirements.txt")
@@ -106,6 +106,16 @@ def test_scripts_say_what_loss_to_expect():
         assert float(said) == pytest.approx(finals[step.__name__], abs=0.01)
 
 
+def test_the_page_tells_what_was_measured():
+    """Sentences that hold only as long as the losses keep their order."""
+    one, two, three, four, five, six, _ = (step["val_loss"] for step in RESULTS["steps"])
+    assert one > two > three > four  # down to step 4
+    assert five > four  # and then up
+    assert five - six > max(one - two, two - three, three - four)  # the largest gain so far
+    parameters = [step["parameters"] for step in RESULTS["steps"]]
+    assert parameters[1] == parameters[2]  # several heads cost no parameter more
+
+
 def test_results_have_three_seeds_and_whole_curves():
     assert [step["script"] for step in RESULTS["steps"]] == SCRIPTS
     for step, script in zip(RESULTS["steps"], STEPS, strict=True):
@@ -113,8 +123,8 @@ def test_results_have_three_seeds_and_whole_curves():
         size = ["--size", step["size"]] if "size" in step else []
         config = script.parse_args(size)
         assert len({run["seed"] for run in step["runs"]}) == len(step["runs"])
-        for run in step["runs"]:
-            steps = [point[0] for point in run["curve"]]
+        for one in step["runs"]:
+            steps = [point[0] for point in one["curve"]]
             assert steps == list(range(0, config.max_iters + 1, config.eval_interval))
         finals = [run["curve"][-1][2] for run in step["runs"]]
         assert (step["lowest"], step["highest"]) == (min(finals), max(finals))
@@ -188,17 +198,10 @@ def test_attention_weights_are_those_of_the_model(step):
 
 def test_attention_draws_every_head_of_a_short_run(tmp_path):
     picture = tmp_path / "heads.svg"
-    command = [
-        sys.executable,
-        ROOT / "docs" / "attention.py",
-        "--max-iters",
-        "1",
-        "--text",
-        "A\\nB",
-    ]
-    command += ["--output", picture, "--step", "6"]
-    data = {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | data)
+    flags = ("--step", 6, "--data", ROOT / "data" / "sample.txt", "--max-iters", 1)
+    flags += ("--text", "To be or\\nnot", "--output", picture)
+    done = run(ROOT / "docs" / "attention.py", *flags)
+    assert r"the model sees 8 characters: 'e or\nnot'" in done.stderr
     assert done.stdout.splitlines()[-1] == f"12 heads in {picture}"
     assert picture.read_text(encoding="utf-8").count("<!-- layer ") == 12
 
