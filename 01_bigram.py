@@ -8,6 +8,7 @@ Expect a val loss near 2.49. Even odds would cost ln(65) = 4.17; a random table 
 import argparse
 import dataclasses
 import math
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,21 +29,24 @@ class Config:
 
     batch_size: Annotated[int, "sequences in a batch (B)"] = 32
     block_size: Annotated[int, "longest context in characters (T)"] = 8
-    learning_rate: Annotated[float, "step size of AdamW"] = 1e-2
+    learning_rate: Annotated[float, "learning rate of AdamW"] = 1e-2
     max_iters: Annotated[int, "optimiser steps"] = 3000
     eval_interval: Annotated[int, "optimiser steps between evaluations"] = 300
-    eval_iters: Annotated[int, "batches of each split in an evaluation"] = 200
+    eval_iters: Annotated[int, "batches of each split in an evaluation"] = 50
+    eval_batch_size: Annotated[int, "sequences in each of those: many save time"] = 128
     data: Annotated[Path, "UTF-8 text to learn from"] = TINY_SHAKESPEARE
     device: Annotated[str, "auto, cpu, cuda, cuda:1 or mps"] = "auto"
     seed: Annotated[int, "seed of every random draw"] = 1337
+    prompt: Annotated[str, "what the sample goes on from"] = ""
     max_new_tokens: Annotated[int, "characters to sample after training"] = 500
 
     def __post_init__(self) -> None:
-        for key, value in vars(self).items():
-            zero_too = ("max_iters", "seed", "max_new_tokens")
-            low = 0 if key in zero_too else 1e-9
-            if type(value) in (int, float) and not low <= value < 2**63:
-                raise ValueError(f"{key} must not be {value}")
+        may_be_zero = ("max_iters", "seed", "max_new_tokens")
+        for name, value in vars(self).items():
+            if type(value) in (int, float):
+                enough = value >= 0 if name in may_be_zero else value > 0  # NaN is neither
+                if not enough or value > sys.maxsize:
+                    raise ValueError(f"{name} must not be {value}")
 
 
 class LanguageModel(nn.Module):
@@ -78,12 +82,13 @@ def estimate_loss(model: nn.Module, corpus: Corpus, config: Config, device: torc
     """Mean loss of each split in nats per character, over eval_iters random batches."""
     model.eval()
     means = {}
-    size = max(config.batch_size, 2**13 // config.block_size)  # sequences at a time, for speed
     for split in ("train", "val"):
-        x, y = corpus.batch(split, config.eval_iters * config.batch_size, config.block_size, device)
-        parts = zip(x.split(size), y.split(size), strict=True)  # (size, T), the last may be shorter
-        total = sum(model(xs, ys)[1] * len(xs) for xs, ys in parts)  # a loss is a mean over xs
-        means[split] = total.item() / len(x)
+        losses = torch.zeros(config.eval_iters)
+        for i in range(config.eval_iters):
+            x, y = corpus.batch(split, config.eval_batch_size, config.block_size, device)  # (B, T)
+            _, loss = model(x, y)
+            losses[i] = loss.item()
+        means[split] = losses.mean().item()
     model.train()
     return means
 
@@ -95,7 +100,8 @@ def train(model: nn.Module, corpus: Corpus, config: Config, device: torch.device
     for step in bar:
         if step % config.eval_interval == 0 or step == config.max_iters:
             means = estimate_loss(model, corpus, config, device)
-            bar.write(f"step {step}: train loss {means['train']:.4f}, val loss {means['val']:.4f}")
+            bar.clear()  # so that the line does not end up behind it
+            print(f"step {step}: train loss {means['train']:.4f}, val loss {means['val']:.4f}")
             if math.isnan(means["train"]):
                 sys.exit("the loss is no longer a number: try a lower --learning-rate")
         if step == config.max_iters:
@@ -108,19 +114,21 @@ def train(model: nn.Module, corpus: Corpus, config: Config, device: torch.device
 
 
 def main(config: Config) -> None:
-    """Train a model from scratch, then print what it writes, starting from character 0."""
-    torch.set_num_threads(1)  # tensors this small only wait for each other's threads
+    """Train a model from scratch, then print what it writes after the prompt."""
+    torch.set_num_threads(1)  # to share out tensors this small costs more than it saves
     torch.manual_seed(config.seed)
     try:
         device = select_device(config.device)
         corpus = load_corpus(config.data, config.block_size)
+        prompt = corpus.encode(config.prompt or corpus.chars[0])
     except (OSError, ValueError) as error:
         sys.exit(str(error))
     model = LanguageModel(config, corpus.vocab_size).to(device)
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters on {device}")
     train(model, corpus, config, device)
-    start = torch.zeros((1, 1), dtype=torch.long, device=device)  # a newline, in Tiny Shakespeare
-    for token in model.generate(start, config.max_new_tokens):
+    print(config.prompt, end="")
+    idx = torch.tensor([prompt], device=device)  # (1, T)
+    for token in model.generate(idx, config.max_new_tokens):
         print(corpus.decode(token[0]), end="", flush=True)
     print()
 
@@ -143,4 +151,5 @@ if __name__ == "__main__":
     try:
         main(parse_args())
     except (KeyboardInterrupt, BrokenPipeError):
-        sys.exit("\nstopped")
+        print("\nstopped", file=sys.stderr)
+        os._exit(1)  # at once: Python's own exit would write to a closed pipe again

@@ -1,1 +1,1 @@
-"""What the seven scripts share: reading a text (data) and choosing a device (device)."""
+"""What all scripts share: reading a text (data) and choosing a device (device)."""

@@ -21,9 +21,9 @@ SAMPLE = DATA / "sample.txt"
 URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
 SIZE = 1_115_394  # bytes
 SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
-CONNECT_PATIENCE = 10  # seconds for the first answer, with all repetitions
+CONNECT_TIMEOUT = 10  # seconds for the first answer, with all repetitions
 READ_TIMEOUT = 5  # seconds without a byte
-PATIENCE = 60  # seconds for the whole text
+TOTAL_TIMEOUT = 60  # seconds for the whole text
 
 
 @contextlib.contextmanager
@@ -46,10 +46,10 @@ def download_or_sample() -> Path:
     try:
         with whole_file(TINY_SHAKESPEARE) as part:
             part.write_bytes(fetch())
-    except (OSError, ValueError, KeyboardInterrupt) as error:  # requests raises OSErrors
+    except (OSError, ValueError) as error:  # requests raises OSErrors
         if not TINY_SHAKESPEARE.exists():  # no other run was quicker
             print(
-                f"no Tiny Shakespeare ({str(error) or 'interrupted'}): this run learns from "
+                f"no Tiny Shakespeare ({error}): this run learns from "
                 f"data/{SAMPLE.name}, so its losses will differ from the README's; for the real "
                 f"text, save {URL} as {TINY_SHAKESPEARE}",
                 file=sys.stderr,
@@ -77,14 +77,14 @@ def fetch() -> bytes:
     text, start = bytearray(), time.monotonic()
     try:
         with (
-            answer.result(timeout=CONNECT_PATIENCE) as response,
+            answer.result(timeout=CONNECT_TIMEOUT) as response,
             tqdm(total=SIZE, unit="B", unit_scale=True, disable=None) as bar,
         ):
             response.raise_for_status()
             for chunk in response.iter_content(2**14):
                 text += chunk
                 bar.update(len(chunk))
-                if len(text) > SIZE or time.monotonic() > start + PATIENCE:
+                if len(text) > SIZE or time.monotonic() > start + TOTAL_TIMEOUT:
                     break
     except (ConnectionError, Timeout, ChunkedEncodingError, TimeoutError) as error:
         raise OSError(f"no answer or a broken one, {type(error).__name__}") from error

@@ -1,0 +1,246 @@
+"""Step 8, batched heads: all heads of a layer in one projection and one attention.
+
+New: the head becomes a dimension, (B, n_head, T, head_size); the logits stay what they were.
+Video: 1:46:22, the first of its exercises, https://www.youtube.com/watch?v=kCc8FmEb1nY&t=6382s
+Expect a val loss near 1.48 at full size (the video's figure), near 1.83 at the laptop size.
+"""
+
+import argparse
+import dataclasses
+import math
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, get_args
+
+if __name__ == "__main__":  # on Linux: threads that wait for work leave the core to others soon
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from tqdm import tqdm
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # finds common/ from anywhere
+from common.data import TINY_SHAKESPEARE, Corpus, load_corpus
+from common.device import select_device
+
+
+@dataclasses.dataclass
+class Config:
+    """Every setting of a run; on the command line each is a flag, max_iters as --max-iters."""
+
+    batch_size: Annotated[int, "sequences in a batch (B)"] = 64
+    block_size: Annotated[int, "longest context in characters (T)"] = 256
+    n_embd: Annotated[int, "width of the embeddings (C)"] = 384
+    n_head: Annotated[int, "attention heads, which share the width"] = 6
+    n_layer: Annotated[int, "blocks, one above the other"] = 6
+    dropout: Annotated[float, "share of activations set to 0 in training"] = 0.2
+    learning_rate: Annotated[float, "learning rate of AdamW"] = 3e-4
+    max_iters: Annotated[int, "optimiser steps"] = 5000
+    eval_interval: Annotated[int, "optimiser steps between evaluations"] = 500
+    eval_iters: Annotated[int, "batches of each split in an evaluation"] = 50
+    eval_batch_size: Annotated[int, "sequences in each of those: many save time"] = 128
+    size: Annotated[str, "full, laptop, or auto: laptop on a CPU"] = "auto"
+    data: Annotated[Path, "UTF-8 text to learn from"] = TINY_SHAKESPEARE
+    device: Annotated[str, "auto, cpu, cuda, cuda:1 or mps"] = "auto"
+    seed: Annotated[int, "seed of every random draw"] = 1337
+    prompt: Annotated[str, "what the sample goes on from"] = ""
+    max_new_tokens: Annotated[int, "characters to sample after training"] = 500
+
+    def __post_init__(self) -> None:
+        may_be_zero = ("dropout", "max_iters", "seed", "max_new_tokens")
+        for name, value in vars(self).items():
+            if type(value) in (int, float):
+                enough = value >= 0 if name in may_be_zero else value > 0  # NaN is neither
+                if not enough or value > sys.maxsize:
+                    raise ValueError(f"{name} must not be {value}")
+        if self.n_embd % self.n_head:
+            raise ValueError(f"n_embd {self.n_embd} must be a multiple of n_head {self.n_head}")
+        if self.dropout >= 1:
+            raise ValueError(f"dropout {self.dropout} must be below 1")
+        if self.size not in ("full", "laptop", "auto"):
+            raise ValueError(f"size {self.size} must be full, laptop or auto")
+
+
+# What the laptop size has in the place of Config's defaults.
+LAPTOP = {"batch_size": 16, "block_size": 64, "n_embd": 96, "n_head": 3, "dropout": 0.0}
+LAPTOP |= {"learning_rate": 1e-3, "max_iters": 2000, "eval_iters": 5}
+
+
+class MultiHeadAttention(nn.Module):
+    """Heads side by side, (B, T, C) to (B, T, C); arXiv 1706.03762, section 3.2.2."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.n_head = config.n_head
+        self.qkv = nn.Linear(config.n_embd, 3 * config.n_embd, bias=False)
+        self.proj = nn.Linear(config.n_embd, config.n_embd)
+        self.dropout = nn.Dropout(config.dropout)
+        self.register_buffer("tril", torch.tril(torch.ones(config.block_size, config.block_size)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        B, T, C = x.shape
+        qkv = self.qkv(x).view(B, T, 3, self.n_head, C // self.n_head)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # (B, n_head, T, head_size) each
+        scores = q @ k.transpose(-2, -1) * k.shape[-1] ** -0.5  # (B, n_head, T, T)
+        scores = scores.masked_fill(self.tril[:T, :T] == 0, float("-inf"))  # no look at the future
+        weights = F.softmax(scores, dim=-1)  # (B, n_head, T, T), each row sums to 1
+        x = self.dropout(weights) @ v  # (B, n_head, T, head_size)
+        x = x.transpose(1, 2).reshape(B, T, C)  # n_head * head_size = C
+        return self.dropout(self.proj(x))  # (B, T, C)
+
+
+class FeedForward(nn.Module):
+    """Each position transformed on its own, (B, T, C) to (B, T, C); 1706.03762, section 3.3."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.net = nn.Sequential(
+            nn.Linear(config.n_embd, 4 * config.n_embd),
+            nn.ReLU(),
+            nn.Linear(4 * config.n_embd, config.n_embd),
+            nn.Dropout(config.dropout),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x)
+
+
+class Block(nn.Module):
+    """Communication, then computation: (B, T, C) to (B, T, C)."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.attention = MultiHeadAttention(config)
+        self.feed_forward = FeedForward(config)
+        self.norm1 = nn.LayerNorm(config.n_embd)  # arXiv 1607.06450
+        self.norm2 = nn.LayerNorm(config.n_embd)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attention(self.norm1(x))  # (B, T, C), residual: arXiv 1512.03385
+        x = x + self.feed_forward(self.norm2(x))  # (B, T, C)
+        return x
+
+
+class LanguageModel(nn.Module):
+    """Transformer: idx (B, T) to logits (B, T, V), each from its own position and those before."""
+
+    def __init__(self, config: Config, vocab_size: int) -> None:
+        super().__init__()
+        self.block_size = config.block_size
+        self.token_embedding = nn.Embedding(vocab_size, config.n_embd)
+        self.position_embedding = nn.Embedding(config.block_size, config.n_embd)
+        self.blocks = nn.Sequential(*[Block(config) for _ in range(config.n_layer)])
+        self.norm = nn.LayerNorm(config.n_embd)
+        self.lm_head = nn.Linear(config.n_embd, vocab_size)
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                nn.init.normal_(module.weight, std=0.02)
+            if isinstance(module, nn.Linear) and module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+    def forward(self, idx: Tensor, targets: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Logits (B, T, V) of what follows, and their mean loss in nats: None without targets."""
+        positions = torch.arange(idx.shape[1], device=idx.device)  # (T,)
+        x = self.token_embedding(idx) + self.position_embedding(positions)  # (B, T, C) + (T, C)
+        x = self.blocks(x)  # (B, T, C)
+        logits = self.lm_head(self.norm(x))  # (B, T, V)
+        if targets is None:
+            return logits, None
+        loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten())  # (B*T, V), (B*T,)
+        return logits, loss
+
+    @torch.no_grad()
+    def generate(self, idx: Tensor, max_new_tokens: int) -> Iterator[Tensor]:
+        """Continue idx (B, T) in evaluation mode, yielding each next character (B, 1) as drawn."""
+        self.eval()
+        for _ in range(max_new_tokens):
+            idx = idx[:, -self.block_size :]  # (B, T), as far back as there are positions
+            logits, _ = self(idx)  # (B, T, V)
+            probs = F.softmax(logits[:, -1], dim=-1)  # (B, V)
+            idx_next = torch.multinomial(probs, num_samples=1)  # (B, 1)
+            idx = torch.cat((idx, idx_next), dim=1)  # (B, T+1)
+            yield idx_next
+
+
+@torch.no_grad()
+def estimate_loss(model: nn.Module, corpus: Corpus, config: Config, device: torch.device) -> dict:
+    """Mean loss of each split in nats per character, over eval_iters random batches."""
+    model.eval()
+    means = {}
+    for split in ("train", "val"):
+        losses = torch.zeros(config.eval_iters)
+        for i in range(config.eval_iters):
+            x, y = corpus.batch(split, config.eval_batch_size, config.block_size, device)  # (B, T)
+            _, loss = model(x, y)
+            losses[i] = loss.item()
+        means[split] = losses.mean().item()
+    model.train()
+    return means
+
+
+def train(model: nn.Module, corpus: Corpus, config: Config, device: torch.device) -> None:
+    """Take max_iters optimiser steps on random batches, printing both losses on the way."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, fused=True)
+    bar = tqdm(range(config.max_iters + 1), total=config.max_iters, unit="step", disable=None)
+    for step in bar:
+        if step % config.eval_interval == 0 or step == config.max_iters:
+            means = estimate_loss(model, corpus, config, device)
+            bar.clear()  # so that the line does not end up behind it
+            print(f"step {step}: train loss {means['train']:.4f}, val loss {means['val']:.4f}")
+            if math.isnan(means["train"]):
+                sys.exit("the loss is no longer a number: try a lower --learning-rate")
+        if step == config.max_iters:
+            break
+        x, y = corpus.batch("train", config.batch_size, config.block_size, device)  # (B, T)
+        _, loss = model(x, y)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+
+def main(config: Config) -> None:
+    """Train a model from scratch, then print what it writes after the prompt."""
+    torch.manual_seed(config.seed)
+    try:
+        device = select_device(config.device)
+        corpus = load_corpus(config.data, config.block_size)
+        prompt = corpus.encode(config.prompt or corpus.chars[0])
+    except (OSError, ValueError) as error:
+        sys.exit(str(error))
+    model = LanguageModel(config, corpus.vocab_size).to(device)
+    print(f"{sum(p.numel() for p in model.parameters()):,} parameters on {device}")
+    train(model, corpus, config, device)
+    print(config.prompt, end="")
+    idx = torch.tensor([prompt], device=device)  # (1, T)
+    for token in model.generate(idx, config.max_new_tokens):
+        print(corpus.decode(token[0]), end="", flush=True)
+    print()
+
+
+def parse_args(argv: list[str] | None = None) -> Config:
+    """The settings that a command line asks for; a wrong one ends the program with one line."""
+    parser = argparse.ArgumentParser(description=__doc__, usage=argparse.SUPPRESS)  # errors: 1 line
+    for field in dataclasses.fields(Config):
+        kind, note = get_args(field.type)
+        flag = "--" + field.name.replace("_", "-")
+        parser.add_argument(flag, type=kind, default=field.default, help=note + " = %(default)s")
+    try:
+        args = parser.parse_args(argv)
+        on_cpu = select_device(args.device).type == "cpu"
+        if args.size == "laptop" or (args.size == "auto" and on_cpu):
+            parser.set_defaults(**LAPTOP)
+        return Config(**vars(parser.parse_args(argv)))
+    except ValueError as error:
+        parser.error(str(error))
+
+
+if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="replace", line_buffering=True)  # any console, and pipes
+    try:
+        main(parse_args())
+    except (KeyboardInterrupt, BrokenPipeError):
+        print("\nstopped", file=sys.stderr)
+        os._exit(1)  # at once: Python's own exit would write to a closed pipe again
