@@ -184,7 +184,8 @@ def estimate_loss(model: nn.Module, corpus: Corpus, config: Config, device: torc
 def train(model: nn.Module, corpus: Corpus, config: Config, device: torch.device) -> None:
     """Take max_iters optimiser steps on random batches, printing both losses on the way."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, fused=True)
-    bar = tqdm(range(config.max_iters + 1), total=config.max_iters, unit="step", disable=None)
+    hidden = None if sys.stdout.isatty() else True  # beside `| tee` it would cut through the lines
+    bar = tqdm(range(config.max_iters + 1), total=config.max_iters, unit="step", disable=hidden)
     for step in bar:
         if step % config.eval_interval == 0 or step == config.max_iters:
             means = estimate_loss(model, corpus, config, device)

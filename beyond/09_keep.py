@@ -290,8 +290,8 @@ def resume(model: nn.Module, optimizer: Optimizer, corpus: Corpus, config: Confi
     if other:
         sys.exit(f"{config.checkpoint} cannot be resumed, it has {'; '.join(other)}")
     model.load_state_dict(checkpoint["model"])
-    optimizer.load_state_dict(checkpoint["optimizer"])
-    optimizer.param_groups[0]["lr"] = config.learning_rate  # it may be another than before
+    settings = {"param_groups": optimizer.state_dict()["param_groups"]}  # those of this run
+    optimizer.load_state_dict(checkpoint["optimizer"] | settings)
     for generator, state in zip(generators(model), checkpoint["random"], strict=False):
         generator.set_rng_state(state)
     return checkpoint["step"]
@@ -309,7 +309,8 @@ def train(model: nn.Module, corpus: Corpus, config: Config, device: torch.device
             "and a new run needs another --checkpoint"
         )
     steps = range(taken, config.max_iters + 1)
-    bar = tqdm(steps, initial=taken, total=config.max_iters, unit="step", disable=None)
+    hidden = None if sys.stdout.isatty() else True  # beside `| tee` it would cut through the lines
+    bar = tqdm(steps, initial=taken, total=config.max_iters, unit="step", disable=hidden)
     try:
         for step in bar:
             if step % config.eval_interval == 0 or step == config.max_iters:
