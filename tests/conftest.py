@@ -1,10 +1,11 @@
-"""What the tests share: the seven scripts, imported and as programs, and a small text."""
+"""What the tests share: the steps, imported and as programs, and a small text."""
 
 import dataclasses
 import importlib
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -13,16 +14,24 @@ import torch
 from common.data import load_corpus
 
 ROOT = Path(__file__).resolve().parent.parent
-SCRIPTS = sorted(path.stem for path in ROOT.glob("0[1-7]_*.py"))
+SAMPLE = ROOT / "data" / "sample.txt"
+TABLE = tomllib.loads((ROOT / "docs" / "steps.toml").read_text(encoding="utf-8"))
+FILES = {name: ROOT / row["file"] for name, row in TABLE.items()}
+SCRIPTS = list(FILES)  # names, as 01_bigram
+sys.path[:0] = sorted({str(file.parent) for file in FILES.values()})
 STEPS = [importlib.import_module(name) for name in SCRIPTS]
 torch.set_num_threads(1)  # toy models are fastest so, on a busy machine by far
 SMALL = {"n_embd": 32, "n_head": 4, "n_layer": 2, "block_size": 8, "batch_size": 4}
+SMALL |= {"eval_iters": 2, "eval_batch_size": 4, "max_new_tokens": 40}
+
+
+def has(step, field):
+    return field in {field.name for field in dataclasses.fields(step.Config)}
 
 
 def small_config(step, **settings):
     """A config of that step at toy size; settings that the step does not have are left out."""
-    names = {field.name for field in dataclasses.fields(step.Config)}
-    return step.Config(**{k: v for k, v in (SMALL | settings).items() if k in names})
+    return step.Config(**{k: v for k, v in (SMALL | settings).items() if has(step, k)})
 
 
 def small_model(step, vocab_size=65, **settings):
@@ -30,26 +39,40 @@ def small_model(step, vocab_size=65, **settings):
     return step.LanguageModel(small_config(step, **settings), vocab_size)
 
 
+def small_flags(step, tmp_path, **settings):
+    """The command line of a toy run on the bundled text; what it keeps goes to tmp_path."""
+    settings = SMALL | {"data": SAMPLE, "device": "cpu"} | settings
+    settings.setdefault("checkpoint", tmp_path / "model.pt")
+    settings = {name: value for name, value in settings.items() if has(step, name)}
+    return [word for k, v in settings.items() for word in ("--" + k.replace("_", "-"), str(v))]
+
+
+def bare_environment(**more):
+    """The environment without what changes how Python behaves here, and nowhere else."""
+    bare = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    return bare | {"OMP_NUM_THREADS": "1"} | more
+
+
 def run(script, *flags, cwd=None, **environment):
     """The script as a user starts it, with standard output and error as a pipe."""
     return subprocess.run(
         [sys.executable, str(script), *map(str, flags)],
         cwd=cwd,
-        timeout=60,
+        timeout=120,
         capture_output=True,
         text=True,
         encoding="utf-8",
         errors="replace",
-        env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
+        env=bare_environment(**environment),
     )
 
 
 @pytest.fixture(scope="session")
 def corpus():
-    return load_corpus(ROOT / "data" / "sample.txt")
+    return load_corpus(SAMPLE)
 
 
 @pytest.fixture(params=STEPS, ids=SCRIPTS)
 def step(request):
-    """Each of the seven scripts in turn, imported."""
+    """Each of the steps in turn, imported."""
     return request.param
