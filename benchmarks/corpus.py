@@ -48,11 +48,11 @@ def peak_memory() -> int:
 def measure(path: str) -> None:
     """Load that text in this process; print seconds, peak bytes and microseconds a batch."""
     sys.path.insert(0, str(ROOT))
-    from common.data import Corpus, load_corpus
+    from common.data import load_corpus
 
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    Corpus(ROOT / "data" / "sample.txt").batch("train", 32, 8)  # what is imported on first use
+    load_corpus(ROOT / "data" / "sample.txt").batch("train", 32, 8)  # what is imported on first use
     before = peak_memory()
     start = time.perf_counter()
     corpus = load_corpus(path)

@@ -1,90 +1,180 @@
 """How fast a step trains and samples, and how close that comes to what the machine can multiply.
 
-    python benchmarks/throughput.py 06_residual_layernorm
-    python benchmarks/throughput.py 06_residual_layernorm 07_full_gpt --n-embd 96 --n-head 3 \\
-        --n-layer 6 --block-size 64 --batch-size 16 --dropout 0
+    python benchmarks/throughput.py 07
+    python benchmarks/throughput.py 06 07
+    python benchmarks/throughput.py 07_full_gpt.py beyond/08_batched_heads.py --n-embd 192
 
-Two scripts are measured in turn, A B A B ..., and compared pair by pair, so that a machine whose
-speed drifts is fair to both. Whatever is not a flag of this benchmark is one of the scripts', whose
-defaults hold otherwise; a script without that setting goes without it. All figures are medians.
-Both run with --threads threads (steps 1 to 6 by themselves take one, step 7 takes all).
+What is timed is the step's own train and generate, without evaluations, on data/sample.txt; the
+model is made by the step's own main. Two steps are measured in turn, A B A B ..., and compared pair
+by pair, so that a machine whose speed drifts is fair to both. Both run with the settings of the one
+named last, or with what is given as flags; a step goes without a setting that it does not have. All
+figures are medians. Both take --threads threads (by themselves, steps 1 to 6 take one).
 """
 
 import argparse
 import contextlib
 import dataclasses
 import importlib
+import io
+import os
 import statistics
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+import tomllib
 from pathlib import Path
+from types import ModuleType
+from typing import get_args
+
+if __name__ == "__main__":
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as the steps that take all threads
 
 import torch
+from torch import nn
+from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from common.data import Corpus
 from common.device import select_device
 from common.download import SAMPLE
 
+ROOT = Path(__file__).resolve().parent.parent
+STEPS = tomllib.loads((ROOT / "docs" / "steps.toml").read_text(encoding="utf-8"))
+WARM_UP = 2  # optimiser steps of a turn before the clock starts
+# The settings that are the benchmark's own or change no time here: all others are flags.
+OURS = {"max_iters", "eval_interval", "eval_iters", "eval_batch_size", "checkpoint", "data"}
+OURS |= {"device", "prompt", "max_new_tokens", "temperature", "top_k", "resume", "sample"}
 
-def seconds(run: Callable[[], object], device: torch.device) -> float:
-    """How long one call takes, with the work that it leaves on a GPU."""
-    start = time.perf_counter()
-    run()
+
+def find(name: str) -> str:
+    """The step that 06, 06_residual_layernorm or the name of its file stands for."""
+    stem = Path(name).name.removesuffix(".py")
+    for step in STEPS:
+        if stem == step or stem.zfill(2) == step.split("_")[0]:
+            return step
+    raise argparse.ArgumentTypeError(f"no step {name!r}: there are {', '.join(STEPS)}")
+
+
+def load(step: str) -> ModuleType:
+    """The module of a step."""
+    sys.path.insert(0, str((ROOT / STEPS[step]["file"]).parent))
+    return importlib.import_module(step)
+
+
+def settings_of(step: ModuleType) -> dict[str, tuple[type, str]]:
+    """The settings of a step that are not the benchmark's own, each with its type and its note."""
+    fields = dataclasses.fields(step.Config)
+    return {field.name: get_args(field.type) for field in fields if field.name not in OURS}
+
+
+def flag(setting: str) -> str:
+    """How a setting is written on the command line."""
+    return "--" + setting.replace("_", "-")
+
+
+def configs(steps: list[ModuleType], given: dict, device: torch.device) -> list:
+    """Each step's Config: as given, else as the last of them has it."""
+    found = []
+    for step in reversed(steps):
+        words = ["--device", str(device)]
+        for name in settings_of(step).keys() & given.keys():
+            words += [flag(name)] if given[name] is True else [flag(name), given[name]]
+        config = step.parse_args(words)
+        if found:
+            shared = settings_of(step).keys() & settings_of(steps[-1]).keys()
+            config = dataclasses.replace(config, **{n: getattr(found[0], n) for n in shared})
+        found.append(config)
+    return found[::-1]
+
+
+def finish(device: torch.device) -> float:
+    """The time at which the work that was left on a GPU is done."""
     if device.type != "cpu":
         torch.accelerator.synchronize(device)
-    return time.perf_counter() - start
+    return time.perf_counter()
 
 
-def best_matmul(device: torch.device, math: Callable) -> float:
+def best_matmul(device: torch.device, dtype: torch.dtype) -> float:
     """The most floating-point operations a second that a square matrix multiply reaches."""
     rates = []
-    with math(device):
-        for n in (512, 1024, 2048):
-            a, b = torch.randn(2, n, n, device=device)
-            rates += [2 * n**3 / seconds(lambda a=a, b=b: a @ b, device) for _ in range(8)]
+    for n in (512, 1024, 2048):
+        a, b = torch.randn(2, n, n, device=device).to(dtype)
+        for _ in range(8):
+            start = finish(device)
+            a @ b
+            rates.append(2 * n**3 / (finish(device) - start))
     return max(rates)
 
 
-class Contestant:
-    """One script with its model, ready to train and to sample in small portions."""
+class TurnIsOver(Exception):
+    """Ends a step's train after as many optimiser steps as a turn has."""
 
-    def __init__(self, script: str, flags: list[str], corpus: Corpus, device: torch.device) -> None:
-        step = importlib.import_module(script)
-        known = {"--" + field.name.replace("_", "-") for field in dataclasses.fields(step.Config)}
-        pairs = list(zip(flags[::2], flags[1::2], strict=True))
-        self.config = step.parse_args([word for pair in pairs if pair[0] in known for word in pair])
-        torch.manual_seed(self.config.seed)
-        self.model = step.LanguageModel(self.config, corpus.vocab_size).to(device)
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-3, fused=True)
-        self.script, self.corpus, self.device = script, corpus, device
-        self.math = getattr(step, "fast_math", contextlib.nullcontext)  # as the script itself
+
+class Contestant:
+    """A step with its model, to be trained and sampled from in turns."""
+
+    def __init__(self, step: ModuleType, config: object, folder: Path) -> None:
+        self.step, self.checkpoint = step, folder / "model.pt"
+        ours = {"data": SAMPLE, "checkpoint": self.checkpoint, "max_new_tokens": 0}
+        ours |= {"eval_interval": sys.maxsize, "eval_iters": 1, "eval_batch_size": 1}
+        names = {field.name for field in dataclasses.fields(config)}
+        config = dataclasses.replace(config, **{k: ours[k] for k in names & ours.keys()})
+        self.model, self.corpus, self.config, self.device = self.prepare(config)
+        self.dtype = torch.float32  # what its linear layers compute in, should it be another
+        for module in self.model.modules():
+            if isinstance(module, nn.Linear):
+                module.register_forward_hook(self.see_dtype)
         self.steps: list[float] = []
         self.characters: list[float] = []
         self.peak = 0.0
 
-    def train(self, turn: int = 5) -> None:
-        """A few optimiser steps as the scripts take them, timed for each."""
+    def prepare(self, config: object) -> tuple:
+        """What the step's main hands to its train: model, corpus, config and device."""
+        handed, train = [], self.step.train
+        self.step.train = lambda *args: handed.extend(args)
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):
+                self.step.main(config)
+        finally:
+            self.step.train = train
+        return tuple(handed)
 
-        def steps() -> None:
-            config = self.config
-            for _ in range(turn):
-                x, y = self.corpus.batch("train", config.batch_size, config.block_size, self.device)
-                with self.math(self.device):
-                    _, loss = self.model(x, y)
-                    self.optimizer.zero_grad()
-                    loss.backward()
-                    self.optimizer.step()
+    def see_dtype(self, module: nn.Module, _: object, output: torch.Tensor) -> None:
+        """Called after each forward pass of a linear layer."""
+        if module.training:
+            self.dtype = output.dtype
 
-        self.model.train()
-        self.steps.append(seconds(steps, self.device) / turn)
+    def train(self, steps: int) -> None:
+        """The step's own train for a few optimiser steps, timed from the end of one to another."""
+        config = dataclasses.replace(
+            self.config, max_iters=max(self.config.max_iters, WARM_UP + steps)
+        )
+        ended, times = [], []
+
+        def after_step(optimizer: Optimizer, *_: object) -> None:
+            ended.append(optimizer)
+            taken = ended.count(ended[0])  # there may be a second one, for other weights
+            if optimizer is ended[0] and taken in (WARM_UP, WARM_UP + steps):
+                times.append(finish(self.device))
+                if len(times) == 2:
+                    raise TurnIsOver
+
+        hook, silence = register_optimizer_step_post_hook(after_step), io.StringIO()
+        try:
+            with contextlib.redirect_stdout(silence), contextlib.redirect_stderr(silence):
+                self.step.train(self.model, self.corpus, config, self.device)
+        except TurnIsOver:
+            self.steps.append((times[1] - times[0]) / steps)
+        finally:
+            hook.remove()
+            self.checkpoint.unlink(missing_ok=True)
 
     def sample(self, characters: int) -> None:
         """That many characters, one by one, from a context that is full; timed for each."""
         context = torch.zeros((1, self.config.block_size), dtype=torch.long, device=self.device)
-        run = lambda: list(self.model.generate(context, characters))  # noqa: E731
-        self.characters.append(seconds(run, self.device) / characters)
+        start = finish(self.device)
+        for _ in self.model.generate(context, characters):
+            pass
+        self.characters.append((finish(self.device) - start) / characters)
 
     def operations(self) -> float:
         """Floating-point operations of a step's matrix multiplies, forward and back.
@@ -92,61 +182,38 @@ class Contestant:
         Six for each weight and token, and in attention 12 T C for each token and block.
         """
         config = self.config
-        weights = sum(
-            module.weight.numel()
-            for module in self.model.modules()
-            if isinstance(module, torch.nn.Linear)
-        )
+        linear = [module for module in self.model.modules() if isinstance(module, nn.Linear)]
+        weights = sum(module.weight.numel() for module in linear)
         blocks = getattr(config, "n_layer", 1 if weights else 0)
         attention = 12 * blocks * config.block_size * getattr(config, "n_embd", 0)
         return (6 * weights + attention) * config.batch_size * config.block_size
 
     def report(self) -> str:
-        """The row of this script."""
+        """The row of this step."""
         step = statistics.median(self.steps)
         tokens = self.config.batch_size * self.config.block_size / step
         characters = 1 / statistics.median(self.characters)
         share = self.operations() / step / self.peak
         return (
-            f"{self.script:24} {step * 1e3:9.2f} ms {tokens:10,.0f} tokens/s"
+            f"{self.step.__name__:24} {step * 1e3:9.2f} ms {tokens:10,.0f} tokens/s"
             f" {characters:8,.0f} characters/s {share:6.1%} of {self.peak / 1e9:,.0f} GFLOP/s"
         )
 
 
-def main() -> None:
-    """Measure one script, or two in turn, and print a row for each and the ratios."""
-    about, details = __doc__.split("\n", 1)
-    parser = argparse.ArgumentParser(
-        description=about, epilog=details, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("scripts", nargs="+", help="one or two, like 06_residual_layernorm")
-    parser.add_argument("--rounds", type=int, default=20, help="turns of each: 5 steps")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of the CPU")
-    parser.add_argument("--device", default="auto")
-    args, flags = parser.parse_known_args()
-    if len(args.scripts) > 2:
-        parser.error("one script or two")
-    torch.set_num_threads(args.threads)
-    device = select_device(args.device)
-    corpus = Corpus(SAMPLE)
-    flags += ["--device", str(device)]
-    contestants = [Contestant(script, flags, corpus, device) for script in args.scripts]
-    print(f"{device}, {torch.get_num_threads()} threads, torch {torch.__version__}")
-    for contestant in contestants * 3:  # to warm up
-        contestant.train()
-        contestant.sample(5)
-    for contestant in contestants:
-        contestant.steps.clear()
-        contestant.characters.clear()
-    for i in range(args.rounds):
+def compare(contestants: list[Contestant], rounds: int, steps: int) -> None:
+    """Measure one step, or two in turn, and print a row for each and the ratios."""
+    for i in range(-1, rounds):
         for contestant in contestants:
-            contestant.train()
-            if i % 4 == 0:
-                contestant.sample(40)
-            if i in (0, args.rounds - 1):
-                contestant.peak = max(contestant.peak, best_matmul(device, contestant.math))
+            contestant.train(steps)
+            contestant.sample(20)
+            if i < 0:  # to warm up
+                contestant.steps.clear()
+                contestant.characters.clear()
+            if i in (0, rounds - 1):
+                best = best_matmul(contestant.device, contestant.dtype)
+                contestant.peak = max(contestant.peak, best)
     print("last column: what a training step reaches in its matrix multiplies, of the best that a")
-    print("large one reaches, in bfloat16 for a script that computes in it")
+    print("large one reaches with numbers of the same type")
     for contestant in contestants:
         print(contestant.report())
     if len(contestants) == 2:
@@ -156,9 +223,63 @@ def main() -> None:
             ("samples", a.characters, b.characters),
         ):
             ratios = [x / y for x, y in zip(times_a, times_b, strict=True)]
-            low, middle, high = statistics.quantiles(ratios, n=4)
-            print(f"{b.script} {name} {middle:.2f} times as fast ({low:.2f} to {high:.2f})")
+            if rounds == 1:
+                ratios *= 2  # quantiles wants two
+            low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive")
+            name = f"{b.step.__name__} {name}"
+            print(f"{name} {middle:.2f} times as fast ({low:.2f} to {high:.2f})")
+
+
+def main() -> None:
+    """What the command line asks for; whatever is wrong with it is said in one line."""
+    about, details = __doc__.split("\n", 1)
+    parser = argparse.ArgumentParser(
+        description=about,
+        epilog=details,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage=argparse.SUPPRESS,
+        allow_abbrev=False,
+    )
+    parser.add_argument("steps", nargs="+", type=find, help="one or two, like 07")
+    parser.add_argument("--rounds", type=int, default=20, help="turns of each = %(default)s")
+    parser.add_argument("--turn", type=int, default=10, help="optimiser steps in one = %(default)s")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of the CPU")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
+    settings = {name: about for step in STEPS for name, about in settings_of(load(step)).items()}
+    for name, (kind, note) in settings.items():
+        how = "store_true" if kind is bool else "store"
+        parser.add_argument(flag(name), action=how, default=argparse.SUPPRESS, help=note)
+    args = parser.parse_args()
+    given = {name: value for name, value in vars(args).items() if name in settings}
+    steps = [load(step) for step in args.steps]
+    if len(steps) > 2:
+        parser.error("one step or two")
+    if min(args.rounds, args.turn, args.threads) < 1:
+        parser.error("--rounds, --turn and --threads begin at 1")
+    for name in given:
+        if not any(name in settings_of(step) for step in steps):
+            parser.error(f"{flag(name)} is no setting of {' or '.join(args.steps)}")
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            device = select_device(args.device)
+            found = configs(steps, given, device)
+            pairs = zip(steps, found, strict=True)
+            contestants = [Contestant(step, config, Path(folder)) for step, config in pairs]
+        except ValueError as error:
+            parser.error(str(error))
+        torch.set_num_threads(args.threads)  # only now, since main may set them, too
+        print(f"{device}, {torch.get_num_threads()} threads, torch {torch.__version__}")
+        last, names = steps[-1], settings_of(steps[-1]).keys() - {"size"}
+        values = [f"{name} {value}" for name, value in vars(found[-1]).items() if name in names]
+        print(f"{'both with ' * (len(steps) == 2)}the settings of {last.__name__}:", end=" ")
+        print(*values, sep=", ")
+        compare(contestants, args.rounds, args.turn)
 
 
 if __name__ == "__main__":
-    main()
+    sys.stdout.reconfigure(errors="replace", line_buffering=True)
+    try:
+        main()
+    except (KeyboardInterrupt, BrokenPipeError):
+        print("\nstopped", file=sys.stderr)
+        os._exit(1)  # at once: Python's own exit would write to a closed pipe again
