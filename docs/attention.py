@@ -3,9 +3,9 @@
     python docs/attention.py
     python docs/attention.py --text "ROMEO:\\nWhat light" --output romeo.png
 
-Takes the checkpoint of step 7 where there is one, and else trains step 6 for a few seconds. A row
-is the character that looks, a column the one looked at; the darker, the larger the weight. A row
-sums to 1. Needs docs/requirements.txt.
+Takes the checkpoint of step 9 where there is one, and else trains step 6 for a few seconds. Each
+layer has its row of heads. In a head, a row is the character that looks, a column the one looked
+at; the darker, the larger the weight. A row sums to 1. Needs docs/requirements.txt.
 """
 
 import argparse
@@ -32,8 +32,8 @@ TEXT = "ROMEO:\nWhat light?\n\nJULIET:\nO, my lord!"
 class Watch(TorchFunctionMode):
     """While it is active, weights collects what the model's own attention weights are.
 
-    They are what softmax returns: (B, T, T) in steps 2 to 6, where one head follows the other, and
-    (B, n_head, T, T) in step 7, which on a CPU computes them in the open, too.
+    They are what softmax returns: (B, T, T) in steps 2 to 7, where one head follows the other, and
+    (B, n_head, T, T) from step 8 on.
     """
 
     def __init__(self) -> None:
@@ -59,12 +59,12 @@ def attention_weights(model: nn.Module, tokens: list[int]) -> Tensor:
 
 
 def from_checkpoint(path: Path) -> tuple[nn.Module, Vocabulary]:
-    """The model of step 7 that a checkpoint holds; one that does not load ends the program."""
-    step = importlib.import_module("07_full_gpt")
-    checkpoint = step.load(path, {})
-    settings = {k: v for k, v in checkpoint["settings"].items() if k != "data"}
+    """The model of step 9 that a checkpoint holds; one that does not load ends the program."""
+    step = importlib.import_module("beyond.09_keep")
+    checkpoint = step.load(path)
+    config = step.Config(**{name: checkpoint[name] for name in step.SHAPE})
     vocabulary = Vocabulary(checkpoint["chars"])
-    model = step.LanguageModel(step.Config(**settings), vocabulary.vocab_size)
+    model = step.LanguageModel(config, vocabulary.vocab_size)
     model.load_state_dict(checkpoint["model"])
     return model, vocabulary
 
@@ -99,7 +99,8 @@ def draw(
     Weights below 0.02 are left blank, and what lies in the future is blank by itself.
     """
     labels = [{"\n": "↵", " ": "␣"}.get(char, char) for char in text]
-    T, inch = len(text), 0.11 * len(text)
+    T = len(text)
+    inch = max(0.11 * T, 1.3)  # at least the width of a title
     rows = -(-len(heads) // columns)
     figure, axes = plt.subplots(
         rows,
@@ -137,9 +138,9 @@ def main() -> None:
         description=about, epilog=details, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--text", help="what the model reads, its last T characters; \\n: new line")
-    parser.add_argument("--step", type=int, choices=(6, 7), help="7 where it has a checkpoint")
+    parser.add_argument("--step", type=int, choices=(6, 9), help="9 where it has a checkpoint")
     parser.add_argument(
-        "--checkpoint", type=Path, default=ROOT / "runs" / "gpt.pt", help="step 7's"
+        "--checkpoint", type=Path, default=ROOT / "runs" / "09_keep.pt", help="step 9's"
     )
     parser.add_argument("--data", type=Path, default=TINY_SHAKESPEARE, help="what step 6 learns")
     parser.add_argument("--max-iters", type=int, default=1000, help="of step 6: 1000")
@@ -150,9 +151,9 @@ def main() -> None:
         parser.error(f"{args.output} must end in one of {', '.join(formats)}")
     if args.text == "":
         parser.error("--text must not be empty")
-    step = args.step or (7 if args.checkpoint.exists() else 6)
+    step = args.step or (9 if args.checkpoint.exists() else 6)
     try:
-        if step == 7:
+        if step == 9:
             model, vocabulary = from_checkpoint(args.checkpoint)
         else:
             model, vocabulary = from_training(args.data, args.max_iters)
@@ -165,7 +166,8 @@ def main() -> None:
             print(f"the model sees {model.block_size} characters: {text!r}", file=sys.stderr)
         weights = attention_weights(model, vocabulary.encode(text))
         names = head_names(model, len(weights))
-        figure = draw(dict(zip(names, weights.tolist(), strict=True)), text)
+        n_head = len(names) // len(model.blocks)
+        figure = draw(dict(zip(names, weights.tolist(), strict=True)), text, columns=n_head)
         args.output.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(args.output)
     except (OSError, ValueError) as error:

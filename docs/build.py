@@ -2,7 +2,7 @@
 
     python docs/build.py
 
-What goes in: the seven scripts, docs/results.json, the sentences in docs/steps.toml, and the form
+What goes in: the scripts, docs/results.json, the sentences in docs/steps.toml, and the form
 of the page in docs/page.html.jinja and docs/page.css. The same input gives the same output, to the
 byte. Needs docs/requirements.txt, and git, whose diffs it shows.
 """
@@ -31,7 +31,7 @@ from pygments.lexers import PythonLexer
 DOCS = Path(__file__).resolve().parent
 ROOT = DOCS.parent
 VIDEO = "https://www.youtube.com/watch?v=kCc8FmEb1nY"
-SAID = {  # in the video, of the val loss
+IN_THE_VIDEO = {  # the val loss that is said or shown there
     "01_bigram": "2.5",
     "02_self_attention": "2.4",
     "03_multihead": "2.28",
@@ -97,35 +97,61 @@ def ladder(steps: list[dict]) -> Figure:
         ax.annotate(text, at, offset, textcoords="offset points", ha="center", fontsize=9)
     names = [f"{x} " + step["short"].replace(" ", "\n") for x, step in enumerate(steps, 1)]
     names[-1] += f"\n({steps[-1]['size']})"
-    ax.set_xticks(range(1, 8), names, fontsize=8)
+    ax.set_xticks(range(1, len(steps) + 1), names, fontsize=8)
     ax.tick_params(axis="y", labelsize=8)
     ax.set_ylabel("val loss (nats per character)", fontsize=8)
     ax.set(xlim=(0.6, 7.5), ylim=(steps[-1]["val_loss"] - 0.1, steps[0]["val_loss"] + 0.15))
     return figure
 
 
-def curves(steps: list[dict], number: int) -> Figure:
-    """The val loss on the way, of one step over those before it."""
+def apart(heights: list[float], least: float) -> list[float]:
+    """Heights moved as little as it takes for any two to be that far from each other."""
+    order = sorted(range(len(heights)), key=heights.__getitem__)
+    groups: list[tuple[float, list[int]]] = []  # labels that touch: their middle, and which
+    for i in order:
+        middle, group = heights[i], [i]
+        while groups and middle - groups[-1][0] < least * (len(group) + len(groups[-1][1])) / 2:
+            group = groups.pop()[1] + group
+            middle = sum(heights[j] for j in group) / len(group)
+        groups.append((middle, group))
+    moved = list(heights)
+    for middle, group in groups:
+        for place, i in enumerate(group):
+            moved[i] = middle + (place - (len(group) - 1) / 2) * least
+    return moved
+
+
+def curves(steps: list[dict]) -> Figure:
+    """The val loss on the way, of the last of these steps over those before it."""
     figure, ax = plt.subplots(figsize=(4.6, 2.5), layout="constrained")
-    for x, step in enumerate(steps[:number], 1):
+    ends = []
+    for step in steps:
         runs = [run["curve"] for run in step["runs"]]
         at = [point[0] for point in runs[0]]
         mean = [sum(point[2] for point in points) / len(runs) for points in zip(*runs, strict=True)]
-        colour, width = (ACCENT, 2) if x == number else (MUTED, 0.8)
+        colour, width = (ACCENT, 2) if step is steps[-1] else (MUTED, 0.8)
         ax.plot(at, mean, color=colour, linewidth=width)
-        end = (at[-1], mean[-1])
-        ax.annotate(str(x), end, (4, -3), textcoords="offset points", fontsize=8, color=colour)
+        ends.append((at[-1], mean[-1], str(step["number"]), colour))
     bottom = min(step["val_loss"] for step in steps) - 0.1
-    ax.set(ylim=(bottom, 3), xlim=(0, 5250))
+    ax.set(ylim=(min(bottom, 1.7), 3), xlim=(0, 1.05 * max(at for at, *_ in ends)))
     ax.tick_params(labelsize=8)
     ax.set_xlabel("optimiser steps", fontsize=8)
     ax.set_ylabel("val loss", fontsize=8)
+    figure.draw_without_rendering()  # now it is known how high the axes are
+    to_points = 72 / figure.dpi
+    for at in {end[0] for end in ends}:
+        here = [end for end in ends if end[0] == at]
+        heights = [ax.transData.transform(end[:2])[1] * to_points for end in here]
+        for end, height, moved in zip(here, heights, apart(heights, 8.5), strict=True):
+            offset = (4, moved - height - 3)
+            style = {"textcoords": "offset points", "fontsize": 8, "color": end[3]}
+            ax.annotate(end[2], end[:2], offset, **style)
     return figure
 
 
-def lines_of(script: str) -> list[str]:
+def lines_of(file: str) -> list[str]:
     """The lines of a script as HTML."""
-    source = (ROOT / f"{script}.py").read_text(encoding="utf-8")
+    source = (ROOT / file).read_text(encoding="utf-8")
     html = highlight(source, PythonLexer(), HtmlFormatter(nowrap=True))
     css = set(re.findall(r"\.(\w+)", (DOCS / "page.css").read_text(encoding="utf-8")))
     html = re.sub(
@@ -140,7 +166,7 @@ def changes(old: str, new: str) -> list[list[tuple[str, int, str]]]:
     """What git shows between two scripts: hunks of (" ", "+" or "-", line number, HTML)."""
     command = ["git", "-c", "diff.suppressBlankEmpty=false", "-c", "diff.interHunkContext=0"]
     command += ["diff", "--no-index", "--no-color", "--no-ext-diff", "--unified=3"]
-    command += ["--diff-algorithm=myers", "--indent-heuristic", f"{old}.py", f"{new}.py"]
+    command += ["--diff-algorithm=myers", "--indent-heuristic", old, new]
     try:
         printed = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8")
     except FileNotFoundError:
@@ -179,14 +205,14 @@ def nested(picture: str) -> list[dict]:
 
 
 def find_key(step: dict) -> int:
-    """The number of the line that the ladder points to."""
-    source = (ROOT / f"{step['script']}.py").read_text(encoding="utf-8").split("\n")
+    """The number of the line that the table of the page points to."""
+    source = (ROOT / step["file"]).read_text(encoding="utf-8").split("\n")
     found = [n for n, line in enumerate(source, 1) if line.strip().startswith(step["key"])]
     if step["hunks"]:
         added = {n for hunk in step["hunks"] for sign, n, _ in hunk if sign == "+"}
         found = [n for n in found if n in added]
     if not found:
-        raise ValueError(f"{step['script']}.py has no new line {step['key']!r}: see steps.toml")
+        raise ValueError(f"{step['file']} has no new line {step['key']!r}: see steps.toml")
     return found[0]
 
 
@@ -196,48 +222,70 @@ def seconds(moment: str) -> int:
     return 3600 * hours + 60 * minutes + rest
 
 
-def duration(minutes: int) -> str:
-    """Minutes in words, in hours where there are many."""
-    return f"{minutes / 60:.0f} hours" if minutes >= 90 else f"{minutes} minutes"
+def dates(results: dict) -> str:
+    """The day of the measurements, or the first and the last."""
+    days = sorted({step["date"] for step in results["steps"].values()})
+    return " to ".join(dict.fromkeys((days[0], days[-1])))
 
 
 def measured(results: dict, steps: list[dict]) -> str:
     """The measured part of the README, in Markdown."""
     where = results["machine"]
     on = where["gpu"] or f"{where['cores']} cores ({where['cpu']})"
-    rows = ["| script | parameters | val loss, seed 1337 | three seeds | in the video | seconds |"]
+    rows = ["| script | parameters | val loss | lowest to highest | in the video | seconds |"]
     rows.append("| --- " * 6 + "|")
     for step in steps:
+        if len(step["runs"]) == 1:  # it trains as the step before does
+            continue
         size = step.get("size")
-        loss = f"{step['runs'][0]['curve'][-1][2]:.4f}"
-        spread = f"{step['lowest']:.3f} to {step['highest']:.3f}" if len(step["runs"]) > 1 else ""
-        name = f"[{step['script']}.py]({step['script']}.py)" + (f", {size} size" if size else "")
-        said = "" if size == "laptop" else SAID[step["script"]]
+        video = IN_THE_VIDEO.get(step["name"], "")
+        not_run = size == "laptop" and video  # the video's figure is one of the full size
+        link = f"[{step['file']}]({step['file']})"
+        name = link + (f", {size} size" if size else "")
+        spread = f"{step['lowest']:.3f} to {step['highest']:.3f}"
+        loss = f"{step['val_loss']:.2f}"
+        said = "" if not_run else video
         cells = name, f"{step['parameters']:,}", loss, spread, said, step["seconds"]
         rows.append("| " + " | ".join(map(str, cells)) + " |")
-    if steps[6]["size"] == "laptop":
-        name = "[07_full_gpt.py](07_full_gpt.py), full size"
-        rows.append(f"| {name} | | not run by us | | {SAID['07_full_gpt']} | |")
-    said = (
-        f"Measured on {results['date']} on {on}, {where['system']}, Python {where['python']}, "
-        f"torch {where['torch']}. The picture shows the mean of the seeds. "
+        if not_run:
+            rows.append(f"| {link}, full size | | not run by us | | {video} | |")
+    text = (
+        f"Measured on {dates(results)} on {on}, {where['system']}, Python {where['python']}, "
+        f"torch {where['torch']}, in float32. Val loss is the mean of three seeds. "
         "Seconds are for a whole run, from its start to the end of the sample. "
     )
     if not where["gpu"]:
-        said += "We had no NVIDIA GPU and no Mac: nothing was run on cuda or mps. "
-    if results["full_size_minutes"]:
-        said += (
-            f"For its full size step 7 forecasts {duration(results['full_size_minutes'])} here. "
-        )
-    ratio = results["step_7_to_step_6"]["trains"]
-    said += (
-        f"At the laptop size step 7 trains {ratio} times as fast as step 6 with the same settings"
-    )
-    said += ", both on all cores" + (", step 7 in bfloat16." if where["bfloat16"] else ".")
+        text += "We had no NVIDIA GPU and no Mac: nothing was run on cuda or mps. "
+    ratio = results["step_8_to_step_7"]["trains"]
+    text += f"At the laptop size step 8 trains {ratio:.2f} times as fast as step 7."
     picture = (
         "![Val loss of the seven steps: down to step 4, up at step 5, down again](docs/ladder.svg)"
     )
-    return "\n".join([picture, "", *rows, "", textwrap.fill(said, 100)])
+    return "\n".join([picture, "", *rows, "", textwrap.fill(text, 100)])
+
+
+def threads(results: dict) -> str:
+    """How step 7's threads wait, in Markdown: a table, or why there is none."""
+    if not results["waiting"]:
+        return "It acts on Linux alone, and these measurements were made elsewhere."
+    where = results["machine"]
+    said = {
+        "GOMP_SPINCOUNT=10000": "all, `GOMP_SPINCOUNT=10000`, as the script sets it",
+        "GOMP_SPINCOUNT=300000": "all, `GOMP_SPINCOUNT=300000`, the default",
+        "GOMP_SPINCOUNT=0": "all, `GOMP_SPINCOUNT=0`, as with `OMP_WAIT_POLICY=passive`",
+        "one thread": "one",
+    }
+    busy = f"{where['cores']} other programs that keep the {where['cores']} cores busy"
+    rows = [f"| threads | a quiet machine | beside {busy} |", "| --- " * 3 + "|"]
+    for way, states in results["waiting"].items():
+        times = []
+        for state in ("quiet", "busy"):
+            low, high = states.get(state, (None, None))
+            times.append(
+                "" if low is None else f"{low} ms" if low == high else f"{low} to {high} ms"
+            )
+        rows.append("| " + " | ".join([said[way], *times]) + " |")
+    return "\n".join([*rows, ""])
 
 
 def put_in(text: str, name: str, part: str) -> str:
@@ -250,45 +298,55 @@ def put_in(text: str, name: str, part: str) -> str:
 def build() -> dict[Path, str]:
     """Every file that comes from the scripts and the results, with its text."""
     results = json.loads((DOCS / "results.json").read_text(encoding="utf-8"))
-    sentences = tomllib.loads((DOCS / "steps.toml").read_text(encoding="utf-8"))
-    steps = [step | sentences[step["script"]] for step in results["steps"]]
-    for number, step in enumerate(steps, 1):
-        script = step["script"]
-        old = steps[number - 2] if number > 1 else None
-        step |= {
-            "number": number,
-            "lines": lines_of(script),
-            "hunks": changes(old["script"], script) if old else [],
-            "gain": round(step["val_loss"], 2) - round(old["val_loss"], 2) if old else None,
-            "curves": svg(curves(steps, number), f"curves-{number}", ON_THE_PAGE),
-            "boxes": nested(step["picture"]),
-            "mathml": convert(step["formula"], display="block"),
-            "url": f"{VIDEO}&t={seconds(step['video'])}s",
-            "said": SAID[script],
-        }
-        signs = [sign for hunk in step["hunks"] for sign, _, _ in hunk]
-        step |= {"added": signs.count("+"), "removed": signs.count("-"), "key_line": find_key(step)}
-        step["new_lines"] = {n for hunk in step["hunks"] for sign, n, _ in hunk if sign == "+"}
-    heads = results["attention"]["heads"]
-    for role, head in heads.items():
-        figure = draw({head["name"]: head["weights"]}, results["attention"]["text"], 1, INK, ACCENT)
-        head["svg"] = svg(figure, f"head-{role}", ON_THE_PAGE)
+    table = tomllib.loads((DOCS / "steps.toml").read_text(encoding="utf-8"))
     environment = Environment(
         loader=FileSystemLoader(DOCS), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
+    steps: list[dict] = []
+    for number, (name, entry) in enumerate(table.items(), 1):
+        step = results["steps"][name] | entry | {"name": name, "number": number}
+        steps.append(step)
+        old = next((old for old in steps if old["name"] == step.get("extends")), None)
+        moment = step.get("video")
+        idea = environment.from_string(step["idea"]).render(results=results)
+        beyond = step["file"].startswith("beyond/")
+        step |= {
+            "old": old,
+            "beyond": beyond,
+            "idea": idea.strip(),
+            "lines": lines_of(step["file"]),
+            "hunks": changes(old["file"], step["file"]) if old else [],
+            "gain": round(step["val_loss"], 2) - round(old["val_loss"], 2) if old else None,
+            "boxes": nested(step["picture"]) if "picture" in step else [],
+            "mathml": convert(step["formula"], display="block") if "formula" in step else None,
+            "url": f"{VIDEO}&t={seconds(moment)}s" if moment else None,
+            "in_the_video": IN_THE_VIDEO.get(name),
+        }
+        signs = [sign for hunk in step["hunks"] for sign, _, _ in hunk]
+        step |= {"added": signs.count("+"), "removed": signs.count("-"), "key_line": find_key(step)}
+        step["new_lines"] = {n for hunk in step["hunks"] for sign, n, _ in hunk if sign == "+"}
+        shown = [old, step] if beyond else steps  # after the video, beside the step before
+        step["curves"] = svg(curves(shown), f"curves-{number}", ON_THE_PAGE)
+    heads = results["attention"]["heads"]
+    for role, head in heads.items():
+        figure = draw({head["name"]: head["weights"]}, results["attention"]["text"], 1, INK, ACCENT)
+        head["svg"] = svg(figure, f"head-{role}", ON_THE_PAGE)
+    video = [step for step in steps if not step["beyond"]]
     page = environment.get_template("page.html.jinja").render(
         results=results,
-        steps=steps,
+        dates=dates(results),
+        steps=video,
+        beyond=[step for step in steps if step["beyond"]],
         heads=heads,
         video=VIDEO,
-        duration=duration,
-        ladder=svg(ladder(steps), "ladder", ON_THE_PAGE),
+        ladder=svg(ladder(video), "ladder", ON_THE_PAGE),
     )
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     readme = put_in(readme, "measured", measured(results, steps))
-    readme = put_in(readme, "sample", f"```\n{results['kept']['text']}\n```")
-    picture = svg(ladder(steps), "ladder", ALONE)
+    readme = put_in(readme, "threads", threads(results))
+    readme = put_in(readme, "sample", f"```\n{results['sample']['text']}\n```")
+    picture = svg(ladder(video), "ladder", ALONE)
     paper = '<rect width="100%" height="100%" fill="#ffffff"/>'
     picture = re.sub(r"(<svg[^>]*>)", rf"\1\n {paper}", picture, count=1)
     return {

@@ -1,11 +1,13 @@
-"""Runs the seven scripts as a user would, and writes what they print to docs/results.json.
+"""Runs the steps as a user would, and writes what they print to docs/results.json.
 
     python docs/measure.py
+    python docs/measure.py 07_full_gpt 09_keep
 
-Steps 1 to 6 run with three seeds, step 7 once, at the size that this machine's default gives; its
-model then writes a sample and shows what its heads look at. Takes some minutes, and a machine that
-does nothing else; needs docs/requirements.txt. Everything that the README and the page say was
-measured comes from that file.
+The first measures all steps of docs/steps.toml, the second those two again, and leaves the rest of
+the file as it is. Each step runs with three seeds, step 9 with one: its model writes a sample and
+shows what its heads look at. Steps 7 and up run at the size that this machine's default gives.
+Takes about half an hour on two cores, and a machine that does nothing else; needs
+docs/requirements.txt. What the README and the page say was measured comes from that file.
 """
 
 import argparse
@@ -19,30 +21,53 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
+import tomllib
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import torch
 from attention import TEXT, attention_weights, from_checkpoint, head_names
 
 from common.data import TINY_SHAKESPEARE, load_corpus
-from common.device import fast_math, select_device
 
 ROOT = Path(__file__).resolve().parent.parent
+TABLE = tomllib.loads((ROOT / "docs" / "steps.toml").read_text(encoding="utf-8"))
 RESULTS = ROOT / "docs" / "results.json"
 SEEDS = (1337, 1338, 1339)
+KEEPS = "09_keep"  # the step that makes a checkpoint
 SAMPLE = ["--sample", "--prompt", "ROMEO:", "--temperature", "0.8", "--top-k", "20"]
 FIRST = re.compile(r"([\d,]+) parameters on (\S+)\n")
 LINE = re.compile(r"step (\d+): train loss ([\d.]+), val loss ([\d.]+)\n")
+# Milliseconds for each of a few optimiser steps of step 7.
+TIME_STEPS = """
+import contextlib, importlib, io, time, torch
+step = importlib.import_module("07_full_gpt")
+config = step.parse_args("--size laptop --device cpu --eval-iters 1 --eval-batch-size 1".split())
+config.max_iters = config.eval_interval = {steps}
+corpus = step.load_corpus(config.data, config.block_size)
+model = step.LanguageModel(config, corpus.vocab_size)
+start = time.perf_counter()
+with contextlib.redirect_stdout(io.StringIO()):
+    step.train(model, corpus, config, torch.device("cpu"))
+print(1000 * (time.perf_counter() - start) / {steps})
+"""
 
 
-def run(*words: object) -> str:
+def module(name: str) -> ModuleType:
+    """A step, imported."""
+    return importlib.import_module(TABLE[name]["file"].removesuffix(".py").replace("/", "."))
+
+
+def run(*words: object, **environment: str) -> str:
     """What a script prints; one that fails ends the program with what it said."""
-    print("python", *words, file=sys.stderr)
+    print("python", *(word for word in map(str, words) if "\n" not in word), file=sys.stderr)
     command = [sys.executable, *map(str, words)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, encoding="utf-8")
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, encoding="utf-8",
+        env=os.environ | environment,
+    )  # fmt: skip
     if done.returncode:
         sys.exit(done.stderr)
     return done.stdout
@@ -60,17 +85,17 @@ def parse(printed: str) -> dict:
     }
 
 
-def measure(script: str, seeds: tuple[int, ...], *flags: object) -> dict:
-    """A script's runs, one for each seed: seconds are from the start to the end of the process."""
+def measure(name: str, seeds: tuple[int, ...], *flags: object) -> dict:
+    """A step's runs, one for each seed: seconds are from the start to the end of the process."""
     runs = []
     for seed in seeds:
         start = time.perf_counter()
-        printed = run(f"{script}.py", "--seed", seed, *flags)
+        printed = run(TABLE[name]["file"], "--seed", seed, *flags)
         seconds = time.perf_counter() - start
         runs.append({"seed": seed, "seconds": round(seconds, 1)} | parse(printed))
     finals = [one["curve"][-1][2] for one in runs]
     result = {
-        "script": script,
+        "date": datetime.date.today().isoformat(),
         "parameters": runs[0]["parameters"],
         "device": runs[0]["device"],
         "val_loss": round(statistics.mean(finals), 4),
@@ -79,28 +104,17 @@ def measure(script: str, seeds: tuple[int, ...], *flags: object) -> dict:
         "seconds": round(statistics.median(one["seconds"] for one in runs)),
         "sample": runs[0]["sample"],
     }
+    step = module(name)
+    if hasattr(step, "LAPTOP"):
+        config = step.parse_args([])  # what the runs had, but for their flags
+        result["size"] = "laptop" if config.n_embd == step.LAPTOP["n_embd"] else "full"
+        names = "batch_size", "block_size", "n_embd", "n_head", "n_layer", "dropout"
+        result["settings"] = {key: getattr(config, key) for key in names}
     return result | {"runs": [{k: one[k] for k in ("seed", "seconds", "curve")} for one in runs]}
 
 
-def forecast(checkpoint: Path) -> int | None:
-    """The minutes that step 7 forecasts for its full size, or None where it sees no need."""
-    command = [sys.executable, "07_full_gpt.py", "--size", "full", "--checkpoint", str(checkpoint)]
-    pipe = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "encoding": "utf-8"}
-    with subprocess.Popen(command, cwd=ROOT, **pipe) as process:
-        enough = threading.Timer(120, process.kill)
-        enough.start()
-        try:
-            for line in process.stderr:
-                if said := re.match(r"this takes about (\d+) minutes", line):
-                    return int(said[1])
-        finally:
-            enough.cancel()
-            process.kill()
-    return None
-
-
-def look(checkpoint: Path) -> dict:
-    """Three heads of step 7: one looks widely, one looks one back, one to where a speech began."""
+def describe_heads(checkpoint: Path) -> dict:
+    """Three heads: one looks widely, one looks one back, one to where a speech began."""
     model, vocabulary = from_checkpoint(checkpoint)
     weights = attention_weights(model, vocabulary.encode(TEXT)).numpy()  # (heads, T, T)
     entropy = -(weights * np.log(weights.clip(1e-9))).sum(axis=-1).mean(axis=-1)  # (heads,)
@@ -123,15 +137,75 @@ def look(checkpoint: Path) -> dict:
     return {"text": TEXT, "heads": heads}
 
 
-def compare() -> dict:
-    """Step 7 against step 6 at step 7's laptop size: how many times as fast."""
-    step7 = importlib.import_module("07_full_gpt")
-    config = step7.parse_args(["--size", "laptop"])
-    names = "batch_size", "block_size", "n_embd", "n_head", "n_layer", "dropout"
-    flags = [w for n in names for w in ("--" + n.replace("_", "-"), getattr(config, n))]
-    printed = run("benchmarks/throughput.py", "06_residual_layernorm", "07_full_gpt", *flags)
-    found = re.findall(r"07_full_gpt (trains|samples) ([\d.]+) times", printed)
-    return {word: round(float(ratio), 1) for word, ratio in found}
+def keep(flags: tuple) -> dict:
+    """Step 9: a run, what its saved model writes, and what the heads of it look at."""
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint = Path(folder) / "kept.pt"
+        result = measure(KEEPS, SEEDS[:1], "--checkpoint", checkpoint, *flags)
+        text = run(TABLE[KEEPS]["file"], *SAMPLE, "--checkpoint", checkpoint)
+        return {
+            "steps": {KEEPS: result},
+            "sample": {"flags": " ".join(SAMPLE), "text": text.rstrip("\n")},
+            "attention": describe_heads(checkpoint),
+        }
+
+
+def gradients(name: str, seeds: range = range(1337, 1343)) -> list[float]:
+    """How long the first block's gradient is beside the last's in the first step, by seed."""
+    step, corpus, ratios = module(name), load_corpus(), []
+    for seed in seeds:
+        torch.manual_seed(seed)
+        config = step.Config()
+        model = step.LanguageModel(config, corpus.vocab_size)
+        x, y = corpus.batch("train", config.batch_size, config.block_size)
+        model(x, y)[1].backward()
+        first, last = (
+            torch.cat([p.grad.flatten() for p in model.blocks[i].parameters()]).norm()
+            for i in (0, -1)
+        )
+        ratios.append(round((first / last).item(), 3))
+    return ratios
+
+
+def compare(old: str, new: str, *flags: object) -> dict:
+    """One step against another at the laptop size: how many times as fast."""
+    printed = run("benchmarks/throughput.py", old, new, "--size", "laptop", *flags)
+    found = re.findall(rf"{new} (trains|samples) ([\d.]+) times", printed)
+    return {word: float(ratio) for word, ratio in found}
+
+
+def waiting(repeats: int = 3, steps: int = 40) -> dict | None:
+    """Step 7 with the threads' ways of waiting, beside programs that keep all cores busy or none.
+
+    Milliseconds a step, the lowest and the highest of the repeats. What GOMP_SPINCOUNT sets is in
+    libgomp, torch's OpenMP on Linux: elsewhere there is nothing to measure.
+    """
+    if platform.system() != "Linux":
+        return None
+    ways = {
+        "GOMP_SPINCOUNT=10000": {"GOMP_SPINCOUNT": "10000"},
+        "GOMP_SPINCOUNT=300000": {"GOMP_SPINCOUNT": "300000"},  # libgomp's default
+        "GOMP_SPINCOUNT=0": {"GOMP_SPINCOUNT": "0"},  # as OMP_WAIT_POLICY=passive
+        "one thread": {"OMP_NUM_THREADS": "1"},
+    }
+    ms: dict[str, dict[str, list]] = {way: {"quiet": [], "busy": []} for way in ways}
+    for _ in range(repeats):
+        for way, environment in ways.items():
+            for state in ("quiet", "busy"):
+                programs = machine()["cores"] if state == "busy" else 0
+                loop = [sys.executable, "-c", "while True: pass"]
+                others = [subprocess.Popen(loop) for _ in range(programs)]
+                try:
+                    printed = run("-c", TIME_STEPS.format(steps=steps), **environment)
+                finally:
+                    for other in others:
+                        other.kill()
+                        other.wait()
+                ms[way][state].append(round(float(printed)))
+    return {
+        way: {state: [min(times), max(times)] for state, times in states.items()}
+        for way, states in ms.items()
+    }
 
 
 def machine() -> dict:
@@ -140,17 +214,14 @@ def machine() -> dict:
     info = Path("/proc/cpuinfo")
     if info.exists():
         cpu = re.search(r"model name\s*: (.*)", info.read_text() + "model name: " + cpu)[1]
-    device = select_device()
-    with fast_math(device):
-        bfloat16 = torch.is_autocast_enabled(device.type)
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
         "cpu": cpu,
         "cores": len(os.sched_getaffinity(0))
         if hasattr(os, "sched_getaffinity")
         else os.cpu_count(),
+        "avx512_bf16": bool(torch.cpu.get_capabilities().get("avx512_bf16")),
         "gpu": gpu,
-        "bfloat16": bfloat16,
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "torch": torch.__version__.split("+")[0],
@@ -158,40 +229,45 @@ def machine() -> dict:
     }
 
 
+def measure_all(names: list[str], old: dict, *flags: object) -> dict:
+    """The results, with those steps measured anew and the others as they were."""
+    results = old | {"machine": machine(), "steps": dict(old.get("steps", {}))}
+    for name in names:
+        if name == KEEPS:
+            kept = keep(flags)
+            results["steps"] |= kept.pop("steps")
+            results |= kept
+        else:
+            results["steps"][name] = measure(name, SEEDS, *flags)
+    results["steps"] = {name: results["steps"][name] for name in TABLE if name in results["steps"]}
+    deep = ("05_blocks", "06_residual_layernorm")
+    if set(deep) & set(names):
+        results["gradients"] = {name: gradients(name) for name in deep}
+    pair = ("07_full_gpt", "08_batched_heads")
+    if set(pair) & set(names):
+        results["step_8_to_step_7"] = compare(*pair)
+    if "07_full_gpt" in names:
+        results["waiting"] = waiting()
+    return results
+
+
 def main() -> None:
-    """Measure everything, then write it in one go."""
+    """Measure what the command line names, then write it in one go."""
     about, details = __doc__.split("\n", 1)
-    argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         description=about, epilog=details, formatter_class=argparse.RawDescriptionHelpFormatter
-    ).parse_args()
+    )
+    parser.add_argument("steps", nargs="*", help="those to measure again; all, where none is named")
+    names = parser.parse_args().steps
+    if unknown := set(names) - set(TABLE):
+        parser.error(f"no step {', '.join(sorted(unknown))}; there are {', '.join(TABLE)}")
+    old = json.loads(RESULTS.read_text(encoding="utf-8")) if names else {}
+    if names and old["machine"] != machine():
+        parser.error(f"{RESULTS} was measured on another machine or version: measure all steps")
     load_corpus()  # downloads it, so that no run has to
     if not TINY_SHAKESPEARE.exists():
         sys.exit(f"{TINY_SHAKESPEARE} is missing; what is measured is a run on Tiny Shakespeare")
-    scripts = sorted(path.stem for path in ROOT.glob("0[1-7]_*.py"))
-    steps = [measure(script, SEEDS) for script in scripts[:-1]]
-    with tempfile.TemporaryDirectory() as folder:
-        checkpoint = Path(folder) / "gpt.pt"
-        step7 = measure(scripts[-1], SEEDS[:1], "--checkpoint", checkpoint)
-        settings = torch.load(checkpoint, weights_only=True)["settings"]
-        full = importlib.import_module(scripts[-1]).parse_args(["--size", "full"])
-        step7["size"] = "full" if settings["n_embd"] == full.n_embd else "laptop"
-        step7["settings"] = {k: v for k, v in settings.items() if k != "data"}
-        steps.append(step7)
-        kept = {
-            "flags": " ".join(SAMPLE),
-            "text": run("07_full_gpt.py", *SAMPLE, "--checkpoint", checkpoint).rstrip("\n"),
-        }
-        attention = look(checkpoint)
-        full_size_minutes = None if step7["size"] == "full" else forecast(Path(folder) / "full.pt")
-    results = {
-        "date": datetime.date.today().isoformat(),
-        "machine": machine(),
-        "steps": steps,
-        "kept": kept,
-        "attention": attention,
-        "step_7_to_step_6": compare(),
-        "full_size_minutes": full_size_minutes,
-    }
+    results = measure_all(names or list(TABLE), old)
     text = json.dumps(results, indent=1, ensure_ascii=False)
     rows = re.sub(r"\[[\s\d.,-]+\]", lambda found: " ".join(found[0].split()), text)
     RESULTS.write_text(rows + "\n", encoding="utf-8")
