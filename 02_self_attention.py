@@ -1,4 +1,4 @@
-"""Step 2, self-attention: each position gathers what it needs from those before it.
+"""Step 2, self-attention: each position averages itself and those before it, by learned weights.
 
 New: characters and positions become vectors (video 1:00:18), and a causal head of scaled
 dot-product attention (1:02:00) looks back over them. It joins the network at 1:19:11:
@@ -35,7 +35,7 @@ class Config:
     max_iters: Annotated[int, "optimiser steps"] = 5000
     eval_interval: Annotated[int, "optimiser steps between evaluations"] = 500
     eval_iters: Annotated[int, "batches of each split in an evaluation"] = 50
-    eval_batch_size: Annotated[int, "sequences in each of those: many save time"] = 128
+    eval_batch_size: Annotated[int, "sequences in each batch of an evaluation"] = 128
     data: Annotated[Path, "UTF-8 text to learn from"] = TINY_SHAKESPEARE
     device: Annotated[str, "auto, cpu, cuda, cuda:1 or mps"] = "auto"
     seed: Annotated[int, "seed of every random draw"] = 1337
@@ -124,7 +124,7 @@ def estimate_loss(model: nn.Module, corpus: Corpus, config: Config, device: torc
 def train(model: nn.Module, corpus: Corpus, config: Config, device: torch.device) -> None:
     """Take max_iters optimiser steps on random batches, printing both losses on the way."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, fused=True)
-    hidden = None if sys.stdout.isatty() else True  # beside `| tee` it would cut through the lines
+    hidden = None if sys.stdout.isatty() else True  # None: shown in a terminal, and only there
     bar = tqdm(range(config.max_iters + 1), total=config.max_iters, unit="step", disable=hidden)
     for step in bar:
         if step % config.eval_interval == 0 or step == config.max_iters:
@@ -144,7 +144,7 @@ def train(model: nn.Module, corpus: Corpus, config: Config, device: torch.device
 
 def main(config: Config) -> None:
     """Train a model from scratch, then print what it writes after the prompt."""
-    torch.set_num_threads(1)  # to share out tensors this small costs more than it saves
+    torch.set_num_threads(1)  # sharing out tensors this small costs more than it saves
     torch.manual_seed(config.seed)
     try:
         device = select_device(config.device)

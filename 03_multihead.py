@@ -1,4 +1,4 @@
-"""Step 3, multi-head attention: four small heads look for different things at once.
+"""Step 3, multi-head attention: four small heads, each with attention weights of its own.
 
 New: the one head of size 32 becomes four of size 8, their results side by side.
 Video: 1:21:59, https://www.youtube.com/watch?v=kCc8FmEb1nY&t=4919s
@@ -35,7 +35,7 @@ class Config:
     max_iters: Annotated[int, "optimiser steps"] = 5000
     eval_interval: Annotated[int, "optimiser steps between evaluations"] = 500
     eval_iters: Annotated[int, "batches of each split in an evaluation"] = 50
-    eval_batch_size: Annotated[int, "sequences in each of those: many save time"] = 128
+    eval_batch_size: Annotated[int, "sequences in each batch of an evaluation"] = 128
     data: Annotated[Path, "UTF-8 text to learn from"] = TINY_SHAKESPEARE
     device: Annotated[str, "auto, cpu, cuda, cuda:1 or mps"] = "auto"
     seed: Annotated[int, "seed of every random draw"] = 1337
@@ -138,7 +138,7 @@ def estimate_loss(model: nn.Module, corpus: Corpus, config: Config, device: torc
 def train(model: nn.Module, corpus: Corpus, config: Config, device: torch.device) -> None:
     """Take max_iters optimiser steps on random batches, printing both losses on the way."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, fused=True)
-    hidden = None if sys.stdout.isatty() else True  # beside `| tee` it would cut through the lines
+    hidden = None if sys.stdout.isatty() else True  # None: shown in a terminal, and only there
     bar = tqdm(range(config.max_iters + 1), total=config.max_iters, unit="step", disable=hidden)
     for step in bar:
         if step % config.eval_interval == 0 or step == config.max_iters:
@@ -158,7 +158,7 @@ def train(model: nn.Module, corpus: Corpus, config: Config, device: torch.device
 
 def main(config: Config) -> None:
     """Train a model from scratch, then print what it writes after the prompt."""
-    torch.set_num_threads(1)  # to share out tensors this small costs more than it saves
+    torch.set_num_threads(1)  # sharing out tensors this small costs more than it saves
     torch.manual_seed(config.seed)
     try:
         device = select_device(config.device)

@@ -1,9 +1,8 @@
 """Step 5, blocks: attention and feed-forward become one block, and three blocks a deep network.
 
 New: Block, three times over. Video: 1:26:48, https://www.youtube.com/watch?v=kCc8FmEb1nY&t=5208s
-Expect a val loss near 2.32, worse than the 2.25 of step 4, and that is the point: depth alone
-trains badly. In the first training step the first block's gradient is a quarter of the last's
-or less.
+Expect a val loss near 2.32, worse than the 2.25 of step 4: depth alone trains badly. In the first
+training step the gradient of the first block is a quarter of the last one's or less.
 """
 
 import argparse
@@ -37,7 +36,7 @@ class Config:
     max_iters: Annotated[int, "optimiser steps"] = 5000
     eval_interval: Annotated[int, "optimiser steps between evaluations"] = 500
     eval_iters: Annotated[int, "batches of each split in an evaluation"] = 50
-    eval_batch_size: Annotated[int, "sequences in each of those: many save time"] = 128
+    eval_batch_size: Annotated[int, "sequences in each batch of an evaluation"] = 128
     data: Annotated[Path, "UTF-8 text to learn from"] = TINY_SHAKESPEARE
     device: Annotated[str, "auto, cpu, cuda, cuda:1 or mps"] = "auto"
     seed: Annotated[int, "seed of every random draw"] = 1337
@@ -168,7 +167,7 @@ def estimate_loss(model: nn.Module, corpus: Corpus, config: Config, device: torc
 def train(model: nn.Module, corpus: Corpus, config: Config, device: torch.device) -> None:
     """Take max_iters optimiser steps on random batches, printing both losses on the way."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, fused=True)
-    hidden = None if sys.stdout.isatty() else True  # beside `| tee` it would cut through the lines
+    hidden = None if sys.stdout.isatty() else True  # None: shown in a terminal, and only there
     bar = tqdm(range(config.max_iters + 1), total=config.max_iters, unit="step", disable=hidden)
     for step in bar:
         if step % config.eval_interval == 0 or step == config.max_iters:
@@ -188,7 +187,7 @@ def train(model: nn.Module, corpus: Corpus, config: Config, device: torch.device
 
 def main(config: Config) -> None:
     """Train a model from scratch, then print what it writes after the prompt."""
-    torch.set_num_threads(1)  # to share out tensors this small costs more than it saves
+    torch.set_num_threads(1)  # sharing out tensors this small costs more than it saves
     torch.manual_seed(config.seed)
     try:
         device = select_device(config.device)

@@ -1,7 +1,7 @@
 """Step 7, the full GPT: the network of step 6 in the video's size, six layers of six heads.
 
-New: dropout (arXiv 1207.0580) in three places, small initial weights, and two sizes: the full one
-is for a GPU, the laptop's for a CPU. Video: 1:37:49, https://www.youtube.com/watch?v=kCc8FmEb1nY&t=5869s
+New: dropout (arXiv 1207.0580) on attention weights, attention output and feed-forward; small
+initial weights; two sizes. Video: 1:37:49, https://www.youtube.com/watch?v=kCc8FmEb1nY&t=5869s
 Expect a val loss near 1.48 at full size (the video's figure), near 1.83 at the laptop size.
 """
 
@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, get_args
 
-if __name__ == "__main__":  # on Linux: threads that wait for work leave the core to others soon
-    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+if __name__ == "__main__":  # on Linux: threads that wait sleep sooner, and leave the core to others
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 import torch
 import torch.nn.functional as F
@@ -40,7 +40,7 @@ class Config:
     max_iters: Annotated[int, "optimiser steps"] = 5000
     eval_interval: Annotated[int, "optimiser steps between evaluations"] = 500
     eval_iters: Annotated[int, "batches of each split in an evaluation"] = 50
-    eval_batch_size: Annotated[int, "sequences in each of those: many save time"] = 128
+    eval_batch_size: Annotated[int, "sequences in each batch of an evaluation"] = 128
     size: Annotated[str, "full, laptop, or auto: laptop on a CPU"] = "auto"
     data: Annotated[Path, "UTF-8 text to learn from"] = TINY_SHAKESPEARE
     device: Annotated[str, "auto, cpu, cuda, cuda:1 or mps"] = "auto"
@@ -195,7 +195,7 @@ def estimate_loss(model: nn.Module, corpus: Corpus, config: Config, device: torc
 def train(model: nn.Module, corpus: Corpus, config: Config, device: torch.device) -> None:
     """Take max_iters optimiser steps on random batches, printing both losses on the way."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, fused=True)
-    hidden = None if sys.stdout.isatty() else True  # beside `| tee` it would cut through the lines
+    hidden = None if sys.stdout.isatty() else True  # None: shown in a terminal, and only there
     bar = tqdm(range(config.max_iters + 1), total=config.max_iters, unit="step", disable=hidden)
     for step in bar:
         if step % config.eval_interval == 0 or step == config.max_iters:

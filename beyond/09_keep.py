@@ -1,4 +1,4 @@
-"""Step 9, keep: the model outlives its run, which can be stopped, resumed and sampled from.
+"""Step 9, checkpoints: a run can be stopped and resumed, and its model sampled from later.
 
 New: a checkpoint at every evaluation and at Ctrl-C; --resume, --sample, --temperature, --top-k. On
 a CPU a resumed run ends at the very numbers of one that was never stopped.
@@ -6,7 +6,6 @@ Expect a val loss near 1.48 at full size (the video's figure), near 1.83 at the 
 """
 
 import argparse
-import contextlib
 import dataclasses
 import hashlib
 import io
@@ -20,8 +19,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, get_args
 
-if __name__ == "__main__":  # on Linux: threads that wait for work leave the core to others soon
-    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+if __name__ == "__main__":  # on Linux: threads that wait sleep sooner, and leave the core to others
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 import torch
 import torch.nn.functional as F
@@ -33,7 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # finds common/
 from common.data import TINY_SHAKESPEARE, Corpus, Vocabulary, load_corpus
 from common.device import select_device
 
-KEPT = Path(__file__).resolve().parent.parent / "runs" / f"{Path(__file__).stem}.pt"
+CHECKPOINT = Path(__file__).resolve().parent.parent / "runs" / f"{Path(__file__).stem}.pt"
 
 
 @dataclasses.dataclass
@@ -50,16 +49,16 @@ class Config:
     max_iters: Annotated[int, "optimiser steps"] = 5000
     eval_interval: Annotated[int, "optimiser steps between evaluations"] = 500
     eval_iters: Annotated[int, "batches of each split in an evaluation"] = 50
-    eval_batch_size: Annotated[int, "sequences in each of those: many save time"] = 128
+    eval_batch_size: Annotated[int, "sequences in each batch of an evaluation"] = 128
     size: Annotated[str, "full, laptop, or auto: laptop on a CPU"] = "auto"
     data: Annotated[Path, "UTF-8 text to learn from"] = TINY_SHAKESPEARE
     device: Annotated[str, "auto, cpu, cuda, cuda:1 or mps"] = "auto"
     seed: Annotated[int, "seed of every random draw"] = 1337
     prompt: Annotated[str, "what the sample goes on from"] = ""
     max_new_tokens: Annotated[int, "characters to sample after training"] = 500
-    temperature: Annotated[float, "divides the logits: below 1 the likely grow likelier"] = 1.0
+    temperature: Annotated[float, "divides the logits; below 1 favours likely characters"] = 1.0
     top_k: Annotated[int, "sample from the k likeliest characters; 0: from all"] = 0
-    checkpoint: Annotated[Path, "where the model is kept"] = KEPT
+    checkpoint: Annotated[Path, "where the model is kept"] = CHECKPOINT
     resume: Annotated[bool, "go on training from the checkpoint"] = False
     sample: Annotated[bool, "sample from the checkpoint, without training"] = False
 
@@ -81,7 +80,7 @@ class Config:
 # What the laptop size has in the place of Config's defaults.
 LAPTOP = {"batch_size": 16, "block_size": 64, "n_embd": 96, "n_head": 3, "dropout": 0.0}
 LAPTOP |= {"learning_rate": 1e-3, "max_iters": 2000, "eval_iters": 5}
-# The settings that --sample heeds; a shape it takes from the checkpoint.
+# The settings that --sample heeds; the shape comes from the checkpoint.
 SAMPLING = {"sample", "checkpoint", "device", "seed", "prompt", "max_new_tokens"}
 SAMPLING |= {"temperature", "top_k"}
 SHAPE = ("block_size", "n_embd", "n_head", "n_layer")  # of the model, kept with its weights
@@ -181,7 +180,7 @@ class LanguageModel(nn.Module):
             logits, _ = self(idx)  # (B, T, V)
             logits = logits[:, -1] / temperature  # (B, V)
             if 0 < top_k < logits.shape[-1]:
-                smallest = logits.topk(top_k).values[:, -1:]  # (B, 1), of the k to sample from
+                smallest = logits.topk(top_k).values[:, -1:]  # (B, 1), the k-th largest
                 logits = logits.masked_fill(logits < smallest, float("-inf"))
             probs = F.softmax(logits, dim=-1)  # (B, V)
             idx_next = torch.multinomial(probs, num_samples=1)  # (B, 1)
@@ -205,19 +204,6 @@ def estimate_loss(model: nn.Module, corpus: Corpus, config: Config, device: torc
     return means
 
 
-@contextlib.contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Hold Ctrl-C back until the block has ended."""
-    pressed = []
-    handler = signal.signal(signal.SIGINT, lambda *_: pressed.append(True))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, handler)
-    if pressed:
-        raise KeyboardInterrupt
-
-
 def must_agree(config: Config, corpus: Corpus) -> dict:
     """What a checkpoint and the run that resumes it have in common: shape, vocabulary and text."""
     text = hashlib.sha256(torch.cat(list(corpus.splits.values())).numpy()).hexdigest()
@@ -227,20 +213,21 @@ def must_agree(config: Config, corpus: Corpus) -> dict:
 def generators(model: nn.Module) -> list:
     """Where random numbers come from: the CPU's generator (batches), and a GPU's own (dropout)."""
     device = next(model.parameters()).device
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # of several GPUs, the one whose generator is meant
     return [torch] if device.type == "cpu" else [torch, torch.get_device_module(device)]
 
 
-def save(model: nn.Module, optimizer: Optimizer, corpus: Corpus, config: Config, step: int) -> bool:
-    """Put a checkpoint in the place of the last one, whole or not at all; it says why not."""
+def save(model: nn.Module, optimizer: Optimizer, config: Config, agreed: dict, step: int) -> bool:
+    """Put a checkpoint in the place of the last one, whole or not at all: True if it is there."""
     if not all(p.isfinite().all() for p in model.parameters()):
-        return False  # what has diverged is not worth the place of what has not
+        return False  # a model that has diverged does not replace a good one
     settings = {k: str(v) if isinstance(v, Path) else v for k, v in vars(config).items()}
     states = [generator.get_rng_state() for generator in generators(model)]
-    checkpoint = {"step": step, "config": settings, "random": states} | must_agree(config, corpus)
+    checkpoint = agreed | {"script": CHECKPOINT.stem, "step": step, "config": settings}
     checkpoint |= {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
-    checkpoint["script"] = KEPT.stem
     content, part = io.BytesIO(), config.checkpoint.with_suffix(f".{os.getpid()}.part")
-    torch.save(checkpoint, content)  # in memory, as it hides why a file could not be written
+    torch.save(checkpoint | {"random": states}, content)  # to a file, it would hide what failed
     try:
         part.write_bytes(content.getbuffer())
         part.replace(config.checkpoint)
@@ -257,7 +244,8 @@ def load(path: Path) -> dict:
     parts = ["script", "step", "config", "random", *SHAPE, "chars", "text", "model", "optimizer"]
     try:
         with zipfile.ZipFile(path) as file:  # torch.save writes a zip file, with checksums
-            damaged = file.testzip()
+            if file.testzip():
+                raise zipfile.BadZipFile
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         lacks = [part for part in parts if part not in checkpoint]
     except OSError as error:
@@ -265,78 +253,84 @@ def load(path: Path) -> dict:
     except pickle.UnpicklingError:
         sys.exit(f"{path} holds other things than weights and settings, and was not loaded")
     except Exception:  # what is damaged can raise anything
-        damaged = True
-    if damaged:
         sys.exit(f"{path} is damaged, cut off or no checkpoint")
     if lacks:
         sys.exit(f"{path} lacks {', '.join(lacks)}: another program or version made it")
-    if checkpoint["script"] != KEPT.stem:
-        sys.exit(f"{path} is a model of {checkpoint['script']}.py, not of {KEPT.stem}.py")
+    if checkpoint["script"] != CHECKPOINT.stem:
+        sys.exit(f"{path} is a model of {checkpoint['script']}.py, not of {CHECKPOINT.stem}.py")
     return checkpoint
 
 
-def resume(model: nn.Module, optimizer: Optimizer, corpus: Corpus, config: Config) -> int:
+def resume(model: nn.Module, optimizer: Optimizer, config: Config, agreed: dict) -> int:
     """Put everything back as the checkpoint has it, and return how many steps had been taken."""
-    checkpoint, now = load(config.checkpoint), must_agree(config, corpus)
-    other = [
-        f"{name} {checkpoint[name]}, not {now[name]}"
-        for name in SHAPE
-        if checkpoint[name] != now[name]
-    ]
-    if (checkpoint["chars"], checkpoint["text"]) != (now["chars"], now["text"]):
-        other.append(f"the text {checkpoint['config']['data']} of then, not {config.data} of now")
-    if checkpoint["step"] > config.max_iters:
-        other.append(f"{checkpoint['step']} steps, not --max-iters {config.max_iters}")
+    then = load(config.checkpoint)
+    differ = [name for name in agreed if then[name] != agreed[name]]
+    other = [f"{name} {then[name]}, not {agreed[name]}" for name in differ if name in SHAPE]
+    if "chars" in differ or "text" in differ:
+        other.append(f"the text {then['config']['data']}, not {config.data} as it is now")
+    if then["step"] > config.max_iters:
+        other.append(f"{then['step']} steps, more than --max-iters {config.max_iters}")
     if other:
         sys.exit(f"{config.checkpoint} cannot be resumed, it has {'; '.join(other)}")
-    model.load_state_dict(checkpoint["model"])
+    model.load_state_dict(then["model"])
     settings = {"param_groups": optimizer.state_dict()["param_groups"]}  # those of this run
-    optimizer.load_state_dict(checkpoint["optimizer"] | settings)
-    for generator, state in zip(generators(model), checkpoint["random"], strict=False):
+    optimizer.load_state_dict(then["optimizer"] | settings)
+    for generator, state in zip(generators(model), then["random"], strict=False):
         generator.set_rng_state(state)
-    return checkpoint["step"]
+    return then["step"]
+
+
+def hold_ctrl_c() -> list:
+    """A list that is filled when Ctrl-C is pressed; pressed again, it ends the program at once."""
+    pressed = []
+
+    def hold(*_: object) -> None:
+        pressed.append(True)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        print("\nstopping after this step; Ctrl-C again stops at once", file=sys.stderr)
+
+    signal.signal(signal.SIGINT, hold)
+    return pressed
 
 
 def train(model: nn.Module, corpus: Corpus, config: Config, device: torch.device) -> None:
     """Take max_iters optimiser steps on random batches, printing both losses on the way."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, fused=True)
-    taken, saved = 0, -1
+    agreed = must_agree(config, corpus)
+    saved = None  # the step that the checkpoint holds
     if config.resume:
-        taken = saved = resume(model, optimizer, corpus, config)
+        saved = resume(model, optimizer, config, agreed)
     elif config.checkpoint.exists():
-        sys.exit(
-            f"{config.checkpoint} holds a model: --resume trains it on, --sample writes with it, "
-            "and a new run needs another --checkpoint"
-        )
-    steps = range(taken, config.max_iters + 1)
-    hidden = None if sys.stdout.isatty() else True  # beside `| tee` it would cut through the lines
-    bar = tqdm(steps, initial=taken, total=config.max_iters, unit="step", disable=hidden)
-    try:
-        for step in bar:
-            if step % config.eval_interval == 0 or step == config.max_iters:
-                if taken > saved and save(model, optimizer, corpus, config, taken):
-                    saved = taken
-                means = estimate_loss(model, corpus, config, device)
-                bar.clear()  # so that the line does not end up behind it
-                print(f"step {step}: train loss {means['train']:.4f}, val loss {means['val']:.4f}")
-                if math.isnan(means["train"]):
-                    sys.exit("the loss is no longer a number: try a lower --learning-rate")
-            if step == config.max_iters:
-                break
-            with uninterrupted():  # a step is taken whole or not at all
-                x, y = corpus.batch("train", config.batch_size, config.block_size, device)  # (B, T)
-                _, loss = model(x, y)
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                taken = step + 1
-    except KeyboardInterrupt:
-        if taken > saved and save(model, optimizer, corpus, config, taken):
-            saved = taken
-        sys.exit(
-            f"\nstopped after step {taken}; {config.checkpoint} holds step {saved}: "
-            "the same command with --resume goes on from there"
-        )
+        sys.exit(f"{config.checkpoint} exists: add --resume, --sample or another --checkpoint")
+    start, pressed = saved or 0, hold_ctrl_c()
+    steps = range(start, config.max_iters + 1)
+    hidden = None if sys.stdout.isatty() else True  # None: shown in a terminal, and only there
+    bar = tqdm(steps, initial=start, total=config.max_iters, unit="step", disable=hidden)
+    for step in bar:
+        evaluate = step % config.eval_interval == 0 or step == config.max_iters
+        stop = len(pressed) > 0
+        if step != saved and (evaluate or stop) and save(model, optimizer, config, agreed, step):
+            saved = step
+        if saved is None:
+            sys.exit("no model can be kept there: name another --checkpoint")
+        if stop:
+            kept = f"{config.checkpoint} holds step {saved}"
+            sys.exit(f"stopped after step {step}; {kept}: the same command with --resume goes on")
+        if evaluate:
+            means = estimate_loss(model, corpus, config, device)
+            bar.clear()  # so that the line does not end up behind it
+            print(f"step {step}: train loss {means['train']:.4f}, val loss {means['val']:.4f}")
+            if math.isnan(means["train"]):
+                sys.exit("the loss is no longer a number: try a lower --learning-rate")
+        if step == config.max_iters:
+            break
+        x, y = corpus.batch("train", config.batch_size, config.block_size, device)  # (B, T)
+        _, loss = model(x, y)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    if pressed:
+        raise KeyboardInterrupt  # in the last evaluation: all is saved
 
 
 def main(config: Config) -> None:
@@ -359,7 +353,10 @@ def main(config: Config) -> None:
         model.load_state_dict(checkpoint["model"])
     else:
         print(f"{sum(p.numel() for p in model.parameters()):,} parameters on {device}")
-        train(model, corpus, config, device)
+        try:
+            train(model, corpus, config, device)
+        finally:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
     print(config.prompt, end="")
     idx = torch.tensor([prompt], device=device)  # (1, T)
     for token in model.generate(idx, config.max_new_tokens, config.temperature, config.top_k):
@@ -373,8 +370,8 @@ def parse_args(argv: list[str] | None = None) -> Config:
     for field in dataclasses.fields(Config):
         kind, note = get_args(field.type)
         flag = "--" + field.name.replace("_", "-")
-        how = {"action": "store_true"} if kind is bool else {"type": kind, "default": field.default}
-        parser.add_argument(flag, help=note + " = %(default)s", **how)
+        how = {"action": "store_true"} if kind is bool else {"type": kind}
+        parser.add_argument(flag, default=field.default, help=note + " = %(default)s", **how)
     try:
         args = parser.parse_args(argv)
         on_cpu = select_device(args.device).type == "cpu"

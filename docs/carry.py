@@ -107,8 +107,11 @@ def main() -> None:
     edit = changes(STEPS[args.step]["file"], args.since)
     if not edit:
         sys.exit(f"{STEPS[args.step]['file']} is as it was in {args.since}: nothing to carry")
+    later = [step for step in STEPS if extends(step, args.step)]
+    if not later:
+        sys.exit(f"no step extends {args.step}: nothing to carry it into")
     all_fit = True
-    for step in (step for step in STEPS if extends(step, args.step)):
+    for step in later:
         file = ROOT / STEPS[step]["file"]
         lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
         results = [change.put_into(lines) for change in edit]

@@ -183,7 +183,7 @@ def waiting(repeats: int = 3, steps: int = 40) -> dict | None:
     if platform.system() != "Linux":
         return None
     ways = {
-        "GOMP_SPINCOUNT=10000": {"GOMP_SPINCOUNT": "10000"},
+        "GOMP_SPINCOUNT=1000": {"GOMP_SPINCOUNT": "1000"},
         "GOMP_SPINCOUNT=300000": {"GOMP_SPINCOUNT": "300000"},  # libgomp's default
         "GOMP_SPINCOUNT=0": {"GOMP_SPINCOUNT": "0"},  # as OMP_WAIT_POLICY=passive
         "one thread": {"OMP_NUM_THREADS": "1"},

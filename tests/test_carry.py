@@ -150,6 +150,12 @@ def test_lines_that_stand_in_two_places_alike_fit_in_neither(repository):
     assert repository.read("beyond/04_d.py") == before
 
 
+def test_an_edit_of_the_last_step_has_nowhere_to_go(repository):
+    repository.edit("beyond/04_d.py", "    write(model)\n", "    write(model, 1)\n")
+    done = repository.carry("04")
+    assert (done.returncode, done.stderr) == (1, "no step extends 04_d: nothing to carry it into\n")
+
+
 @pytest.mark.parametrize("words", [["5"], ["01_a", "--since", "nowhere"], ["01_a", "--sinse", "x"]])
 def test_a_wrong_command_line_is_answered_in_one_line(repository, words):
     done = repository.carry(*words)

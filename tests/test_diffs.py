@@ -80,13 +80,13 @@ WHAT_DIFFERS = {
     "08_batched_heads to 09_keep": {
         "docstring": "changed",
         "imports": "changed",
-        "KEPT": "new",  # where the checkpoint is
+        "CHECKPOINT": "new",  # where the checkpoint is
         "Config": "changed",  # sampling, checkpoint, resume
         "Config.__post_init__": "changed",
         "SAMPLING": "new",  # settings that --sample heeds
         "SHAPE": "new",
         "LanguageModel.generate": "changed",  # temperature, top_k
-        "uninterrupted": "new",  # Ctrl-C waits for the end of a step
+        "hold_ctrl_c": "new",  # until a step is taken
         "must_agree": "new",
         "generators": "new",
         "save": "new",
