@@ -2,7 +2,7 @@
 
 New: Block, three times over. Video: 1:26:48, https://www.youtube.com/watch?v=kCc8FmEb1nY&t=5208s
 Expect a val loss near 2.32, worse than the 2.25 of step 4: depth alone trains badly. In the first
-training step the gradient of the first block is a quarter of the last one's or less.
+training step the gradient of the first block is about a sixth of the last one's.
 """
 
 import argparse

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, get_args
 
 if __name__ == "__main__":  # on Linux: threads that wait sleep sooner, and leave the core to others
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 
 import torch
 import torch.nn.functional as F

@@ -27,7 +27,7 @@ from types import ModuleType
 from typing import get_args
 
 if __name__ == "__main__":
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as the steps that take all threads
+    os.environ.setdefault("GOMP_SPINCOUNT", "3000")  # as the steps that take all threads
 
 import torch
 from torch import nn

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Annotated, get_args
 
 if __name__ == "__main__":  # on Linux: threads that wait sleep sooner, and leave the core to others
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 
 import torch
 import torch.nn.functional as F
@@ -378,7 +378,8 @@ def parse_args(argv: list[str] | None = None) -> Config:
         if args.size == "laptop" or (args.size == "auto" and on_cpu):
             parser.set_defaults(**LAPTOP)
         args = parser.parse_args(argv)
-        given = {name for name in vars(args) if getattr(args, name) != parser.get_default(name)}
+        parser.set_defaults(**dict.fromkeys(vars(args)))  # None, which no flag gives
+        given = {name for name, value in vars(parser.parse_args(argv)).items() if value is not None}
         if args.sample and given - SAMPLING:
             flags = ", ".join("--" + name.replace("_", "-") for name in sorted(given - SAMPLING))
             raise ValueError(f"--sample trains nothing and has no use for {flags}")

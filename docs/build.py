@@ -270,7 +270,7 @@ def threads(results: dict) -> str:
         return "It acts on Linux alone, and these measurements were made elsewhere."
     where = results["machine"]
     said = {
-        "GOMP_SPINCOUNT=1000": "all, `GOMP_SPINCOUNT=1000`, as the script sets it",
+        "GOMP_SPINCOUNT=3000": "all, `GOMP_SPINCOUNT=3000`, as the script sets it",
         "GOMP_SPINCOUNT=300000": "all, `GOMP_SPINCOUNT=300000`, the default",
         "GOMP_SPINCOUNT=0": "all, `GOMP_SPINCOUNT=0`, as with `OMP_WAIT_POLICY=passive`",
         "one thread": "one",

@@ -174,7 +174,7 @@ def compare(old: str, new: str, *flags: object) -> dict:
     return {word: float(ratio) for word, ratio in found}
 
 
-def waiting(repeats: int = 3, steps: int = 40) -> dict | None:
+def waiting(repeats: int = 3, steps: int = 20) -> dict | None:
     """Step 7 with the threads' ways of waiting, beside programs that keep all cores busy or none.
 
     Milliseconds a step, the lowest and the highest of the repeats. What GOMP_SPINCOUNT sets is in
@@ -183,7 +183,7 @@ def waiting(repeats: int = 3, steps: int = 40) -> dict | None:
     if platform.system() != "Linux":
         return None
     ways = {
-        "GOMP_SPINCOUNT=1000": {"GOMP_SPINCOUNT": "1000"},
+        "GOMP_SPINCOUNT=3000": {"GOMP_SPINCOUNT": "3000"},
         "GOMP_SPINCOUNT=300000": {"GOMP_SPINCOUNT": "300000"},  # libgomp's default
         "GOMP_SPINCOUNT=0": {"GOMP_SPINCOUNT": "0"},  # as OMP_WAIT_POLICY=passive
         "one thread": {"OMP_NUM_THREADS": "1"},

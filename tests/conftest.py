@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import os
+import signal
 import subprocess
 import sys
 import tomllib
@@ -21,6 +22,7 @@ SCRIPTS = list(FILES)  # names, as 01_bigram
 sys.path[:0] = sorted({str(file.parent) for file in FILES.values()})
 STEPS = [importlib.import_module(name) for name in SCRIPTS]
 torch.set_num_threads(1)  # toy models are fastest so, on a busy machine by far
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's `pytest &` ignores Ctrl-C
 SMALL = {"n_embd": 32, "n_head": 4, "n_layer": 2, "block_size": 8, "batch_size": 4}
 SMALL |= {"eval_iters": 2, "eval_batch_size": 4, "max_new_tokens": 40}
 

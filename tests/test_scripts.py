@@ -266,5 +266,5 @@ for file in sys.argv[1:]:
 """
     early, late = FILES[SCRIPTS[5]], [FILES[s.__name__] for s in STEPS if has(s, "size")]
     found = run("-c", program, early, *late).stdout.split("\n")
-    assert found == ["no word", *["1000" for _ in late], ""]
+    assert found == ["no word", *["3000" for _ in late], ""]
     assert run("-c", program, late[0], GOMP_SPINCOUNT="5").stdout == "5\n"
