@@ -314,8 +314,8 @@ def train(model: nn.Module, corpus: Corpus, config: Config, device: torch.device
         if saved is None:
             sys.exit("no model can be kept there: name another --checkpoint")
         if stop:
-            kept = f"{config.checkpoint} holds step {saved}"
-            sys.exit(f"stopped after step {step}; {kept}: the same command with --resume goes on")
+            holds = f"{config.checkpoint} holds step {saved}"
+            sys.exit(f"stopped after step {step}; {holds}: the same command with --resume goes on")
         if evaluate:
             means = estimate_loss(model, corpus, config, device)
             bar.clear()  # so that the line does not end up behind it

@@ -140,7 +140,7 @@ def describe_heads(checkpoint: Path) -> dict:
 def keep(flags: tuple) -> dict:
     """Step 9: a run, what its saved model writes, and what the heads of it look at."""
     with tempfile.TemporaryDirectory() as folder:
-        checkpoint = Path(folder) / "kept.pt"
+        checkpoint = Path(folder) / "model.pt"
         result = measure(KEEPS, SEEDS[:1], "--checkpoint", checkpoint, *flags)
         text = run(TABLE[KEEPS]["file"], *SAMPLE, "--checkpoint", checkpoint)
         return {
@@ -234,9 +234,9 @@ def measure_all(names: list[str], old: dict, *flags: object) -> dict:
     results = old | {"machine": machine(), "steps": dict(old.get("steps", {}))}
     for name in names:
         if name == KEEPS:
-            kept = keep(flags)
-            results["steps"] |= kept.pop("steps")
-            results |= kept
+            found = keep(flags)
+            results["steps"] |= found.pop("steps")
+            results |= found
         else:
             results["steps"][name] = measure(name, SEEDS, *flags)
     results["steps"] = {name: results["steps"][name] for name in TABLE if name in results["steps"]}

@@ -86,9 +86,9 @@ def test_losses_that_a_docstring_compares_are_those_of_their_steps():
 
 @pytest.mark.skipif(RESULTS["machine"]["gpu"] is not None, reason="measured on a GPU")
 def test_step_9_trains_as_step_8_does():
-    (kept,) = RESULTS["steps"]["09_keep"]["runs"]
-    (same,) = (r for r in RESULTS["steps"]["08_batched_heads"]["runs"] if r["seed"] == kept["seed"])
-    assert kept["curve"] == same["curve"]
+    (one,) = RESULTS["steps"]["09_keep"]["runs"]
+    (same,) = (r for r in RESULTS["steps"]["08_batched_heads"]["runs"] if r["seed"] == one["seed"])
+    assert one["curve"] == same["curve"]
 
 
 def test_what_readme_and_page_say_of_the_losses_was_measured():
