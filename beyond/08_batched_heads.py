@@ -2,7 +2,7 @@
 
 New: the head becomes a dimension, (B, n_head, T, head_size); the logits stay what they were.
 Video: 1:46:22, the first of its exercises, https://www.youtube.com/watch?v=kCc8FmEb1nY&t=6382s
-Expect a val loss near 1.48 at full size (the video's figure), near 1.83 at the laptop size.
+Expect a val loss near 1.48 at full size (the video's figure), near 1.79 at the laptop size.
 """
 
 import argparse

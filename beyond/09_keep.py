@@ -2,7 +2,7 @@
 
 New: a checkpoint at every evaluation and at Ctrl-C; --resume, --sample, --temperature, --top-k. On
 a CPU a resumed run ends at the very numbers of one that was never stopped.
-Expect a val loss near 1.48 at full size (the video's figure), near 1.83 at the laptop size.
+Expect a val loss near 1.48 at full size (the video's figure), near 1.79 at the laptop size.
 """
 
 import argparse
