@@ -259,8 +259,9 @@ def measured(results: dict, steps: list[dict]) -> str:
     ratio = results["step_8_to_step_7"]["trains"]
     text += (
         f"At the laptop size step 8 trains {ratio:.2f} times as fast as step 7, measured in turns; "
+        "the seconds in the table are of runs one after the other, while the machine's speed "
+        "drifted."
     )
-    text += "the seconds in the table are of runs one after the other, while the machine's speed drifted."
     picture = (
         "![Val loss of the seven steps: down to step 4, up at step 5, down again](docs/ladder.svg)"
     )
