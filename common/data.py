@@ -6,6 +6,7 @@ one character later, is what follows at each position. `python common/data.py` s
 Video: 0:07:52, https://www.youtube.com/watch?v=kCc8FmEb1nY&t=472s
 """
 
+import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -85,6 +86,7 @@ def load_corpus(path: str | Path = TINY_SHAKESPEARE, block_size: int = 1) -> Cor
 
 def main() -> None:
     """Show what the scripts learn from: characters, tokens, the split, and one window."""
+    sys.stdout.reconfigure(errors="replace", line_buffering=True)  # any console, and pipes
     block_size = 8
     try:
         corpus = load_corpus(block_size=block_size)
@@ -104,4 +106,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (KeyboardInterrupt, BrokenPipeError):
+        os._exit(1)  # at once: Python's own exit would write to a closed pipe again

@@ -107,7 +107,7 @@ CHANGED_LINES = {
     "05_blocks to 06_residual_layernorm": (21, 13),
     "06_residual_layernorm to 07_full_gpt": (40, 20),
     "07_full_gpt to 08_batched_heads": (16, 26),
-    "08_batched_heads to 09_keep": (190, 30),
+    "08_batched_heads to 09_keep": (170, 20),
 }
 
 ORDER = (
