@@ -229,6 +229,7 @@ def save(model: nn.Module, optimizer: Optimizer, config: Config, agreed: dict, s
     content, part = io.BytesIO(), config.checkpoint.with_suffix(f".{os.getpid()}.part")
     torch.save(checkpoint | {"random": states}, content)  # to a file, it would hide what failed
     try:
+        part.parent.mkdir(parents=True, exist_ok=True)
         part.write_bytes(content.getbuffer())
         part.replace(config.checkpoint)
     except OSError as error:
@@ -344,7 +345,6 @@ def main(config: Config) -> None:
             corpus = Vocabulary(checkpoint["chars"])
         else:
             corpus = load_corpus(config.data, config.block_size)
-            config.checkpoint.parent.mkdir(parents=True, exist_ok=True)
         prompt = corpus.encode(config.prompt or corpus.chars[0])
     except (OSError, ValueError) as error:
         sys.exit(str(error))
