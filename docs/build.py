@@ -20,6 +20,7 @@ from pathlib import Path
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+import second
 from attention import draw
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from latex2mathml.converter import convert
@@ -228,6 +229,13 @@ def dates(results: dict) -> str:
     return " to ".join(dict.fromkeys((days[0], days[-1])))
 
 
+def precision(results: dict) -> str:
+    """What the steps computed in, on the machine that they were measured on."""
+    if results["machine"]["avx512_bf16"] or results["machine"]["gpu"]:
+        return "float32, and from step 10 on in bfloat16"
+    return "float32"
+
+
 def measured(results: dict, steps: list[dict]) -> str:
     """The measured part of the README, in Markdown."""
     where = results["machine"]
@@ -251,7 +259,7 @@ def measured(results: dict, steps: list[dict]) -> str:
             rows.append(f"| {link}, full size | | not run by us | | {video} | |")
     text = (
         f"Measured on {dates(results)} on {on}, {where['system']}, Python {where['python']}, "
-        f"torch {where['torch']}, in float32. Val loss is the mean of three seeds. "
+        f"torch {where['torch']}, in {precision(results)}. Val loss is the mean of three seeds. "
         "Seconds are for a whole run, from its start to the end of the sample. "
     )
     if not where["gpu"]:
@@ -325,6 +333,7 @@ def build() -> dict[Path, str]:
             "boxes": nested(step["picture"]) if "picture" in step else [],
             "mathml": convert(step["formula"], display="block") if "formula" in step else None,
             "url": f"{VIDEO}&t={seconds(moment)}s" if moment else None,
+            "sources": list(step.get("sources", {}).items()),
             "in_the_video": IN_THE_VIDEO.get(name),
         }
         signs = [sign for hunk in step["hunks"] for sign, _, _ in hunk]
@@ -345,10 +354,14 @@ def build() -> dict[Path, str]:
         heads=heads,
         video=VIDEO,
         ladder=svg(ladder(video), "ladder", ON_THE_PAGE),
+        second=second.page(
+            steps, svg(second.figure(steps, INK, ACCENT, MUTED), "second", ON_THE_PAGE)
+        ),
     )
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     readme = put_in(readme, "measured", measured(results, steps))
     readme = put_in(readme, "threads", threads(results))
+    readme = put_in(readme, "time", second.markdown(steps))
     readme = put_in(readme, "sample", f"```\n{results['sample']['text']}\n```")
     picture = svg(ladder(video), "ladder", ALONE)
     paper = '<rect width="100%" height="100%" fill="#ffffff"/>'

@@ -69,7 +69,7 @@ def fill_torch_attention(theirs, ours):
         theirs.out_proj.bias.copy_(ours.proj.bias if hasattr(ours, "proj") else torch.zeros(C))
 
 
-@pytest.mark.parametrize("step", STEPS[2:9])
+@pytest.mark.parametrize("step", STEPS[2:11])
 def test_multi_head_attention_is_torchs(step):
     ours = shaken(step.MultiHeadAttention(small_config(step, dropout=0.0)))
     theirs = nn.MultiheadAttention(C, H, batch_first=True)
@@ -79,7 +79,7 @@ def test_multi_head_attention_is_torchs(step):
     torch.testing.assert_close(ours(x), wanted, **EXACT)
 
 
-@pytest.mark.parametrize("step", STEPS[5:9])
+@pytest.mark.parametrize("step", STEPS[5:11])
 def test_block_is_torchs_encoder_layer_with_the_norm_first(step):
     ours = shaken(step.Block(small_config(step, dropout=0.0)))
     theirs = nn.TransformerEncoderLayer(
@@ -138,7 +138,7 @@ def side_by_side(model7, tensors):
     return joined
 
 
-@pytest.mark.parametrize("step", [STEP8, STEP9])
+@pytest.mark.parametrize("step", STEPS[7:11])
 def test_batched_heads_are_step_7_with_its_heads_side_by_side(step):
     model7, model = shaken(small_model(STEP7, dropout=0.0)), small_model(step, dropout=0.0)
     masks = {name: value for name, value in model.state_dict().items() if name.endswith("tril")}

@@ -96,6 +96,49 @@ WHAT_DIFFERS = {
         "main": "changed",  # --sample
         "parse_args": "changed",  # switches; what --sample has no use for
     },
+    "09_keep to 10_fast": {
+        "docstring": "changed",
+        "Config": "changed",  # --float32, --compile
+        "MultiHeadAttention.forward": "changed",  # fused on cuda
+        "autocast": "new",
+        "estimate_loss": "changed",  # inside autocast
+        "train": "changed",  # inside autocast, compiled, copies that do not wait
+        "main": "changed",  # whether --compile works here
+    },
+    "10_fast to 11_recipe": {
+        "docstring": "changed",
+        "Config": "changed",  # learning rate, warm-up, weight decay
+        "Config.__post_init__": "changed",
+        "LAPTOP": "changed",
+        "schedule": "new",
+        "train": "changed",
+    },
+    "11_recipe to 12_rotary": {
+        "docstring": "changed",
+        "Config.__post_init__": "changed",  # pairs of features
+        "Rotary": "new",
+        "MultiHeadAttention.__init__": "changed",
+        "MultiHeadAttention.forward": "changed",
+        "LanguageModel.__init__": "changed",  # no position embedding
+        "LanguageModel.forward": "changed",
+    },
+    "12_rotary to 13_modern": {
+        "docstring": "changed",
+        "MultiHeadAttention.forward": "changed",  # queries and keys normalised
+        "FeedForward": "changed",  # gated
+        "FeedForward.__init__": "changed",
+        "FeedForward.forward": "changed",
+        "LanguageModel.__init__": "changed",  # projections that start at zero
+    },
+    "13_modern to 14_muon": {
+        "docstring": "changed",
+        "Config": "changed",  # one rate for both
+        "LAPTOP": "changed",  # and a higher one
+        "orthogonal": "new",
+        "muon": "new",
+        "stacks_of": "new",
+        "train": "changed",
+    },
 }
 
 # How many lines may come and go at most, as git counts them.
@@ -108,6 +151,11 @@ CHANGED_LINES = {
     "06_residual_layernorm to 07_full_gpt": (40, 20),
     "07_full_gpt to 08_batched_heads": (16, 26),
     "08_batched_heads to 09_keep": (170, 20),
+    "09_keep to 10_fast": (40, 10),
+    "10_fast to 11_recipe": (24, 9),
+    "11_recipe to 12_rotary": (28, 8),
+    "12_rotary to 13_modern": (24, 20),
+    "13_modern to 14_muon": (54, 13),
 }
 
 ORDER = (
