@@ -339,6 +339,7 @@ def build() -> dict[Path, str]:
     video = [step for step in steps if not step["beyond"]]
     page = environment.get_template("page.html.jinja").render(
         results=results,
+        exercises=json.loads((DOCS / "exercises.json").read_text(encoding="utf-8")),
         dates=dates(results),
         steps=video,
         beyond=[step for step in steps if step["beyond"]],

@@ -82,7 +82,8 @@ class Config:
 # What the laptop size has in the place of Config's defaults.
 LAPTOP = {"batch_size": 16, "block_size": 64, "n_embd": 96, "n_head": 3, "dropout": 0.0}
 LAPTOP |= {"learning_rate": 1e-3, "max_iters": 2000, "eval_iters": 5}
-LAPTOP |= {"pretrain_iters": 2000, "finetune_iters": 500, "finetune_rate": 1e-4}
+LAPTOP |= {"eval_interval": 250, "pretrain_iters": 2000}
+LAPTOP |= {"finetune_iters": 1000, "finetune_rate": 1e-4}
 # The settings that --sample heeds; the shape comes from the checkpoint.
 SAMPLING = {"sample", "checkpoint", "device", "seed", "prompt", "max_new_tokens"}
 SAMPLING |= {"temperature", "top_k"}
