@@ -193,13 +193,13 @@ def main() -> None:
     parser.add_argument("--pretrain-data", type=Path, help="for ex3: the large text")
     parser.add_argument("--data", type=Path, default=TINY_SHAKESPEARE, help="the small one")
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS, help="for ex3")
-    args = parser.parse_args()
+    args, flags = parser.parse_known_args()  # other flags are those of exercise 3
     found = {}
     if args.exercise == "ex3":
         texts = ["--data", args.data.resolve()]
         if args.pretrain_data:
             texts += ["--pretrain-data", args.pretrain_data.resolve()]
-        found = finetuning(args.seeds, *texts)
+        found = finetuning(args.seeds, *texts, *flags) | {"flags": " ".join(flags)}
     elif args.exercise == "own":
         found = own_text()
     else:

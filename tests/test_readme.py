@@ -140,11 +140,18 @@ def test_the_cpu_only_line_installs_the_torch_of_the_requirements():
 
 
 def test_a_kept_model_can_be_used_from_python(tmp_path, monkeypatch, capsys):
-    (code,) = (block for block in code_blocks("python") if ">>>" not in block)
+    stop, code = (block for block in code_blocks("python") if ">>>" not in block)
     step = STEPS[SCRIPTS.index("09_keep")]
     monkeypatch.chdir(tmp_path)
     checkpoint = tmp_path / "runs" / "09_keep.pt"
     step.main(step.parse_args(small_flags(step, tmp_path, max_iters=1, checkpoint=checkpoint)))
     capsys.readouterr()
-    exec(code, {})
+    names = {}
+    exec(code, names)
     assert len(capsys.readouterr().out) == 200 + len("\n")
+
+    decode, speech = names["vocabulary"].decode, "\nBy your leave.\n\nJULIET:"
+    tokens = iter(names["vocabulary"].encode(speech))
+    monkeypatch.setattr(names["vocabulary"], "decode", lambda _: decode([next(tokens)]))
+    exec(stop, names)  # the model's own characters would come to an empty line by chance alone
+    assert capsys.readouterr().out == "ROMEO:\nBy your leave.\n\n\n"
