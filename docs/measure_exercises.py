@@ -40,7 +40,8 @@ def addition(*flags: object) -> dict:
     runs = []
     for seed in SEEDS:
         start = time.perf_counter()
-        printed = run("exercises/ex2_addition.py", "--seed", seed, *flags)
+        with tempfile.TemporaryDirectory() as folder:  # not in the place of a user's model
+            printed = run("exercises/ex2_addition.py", "--seed", seed, "--models", folder, *flags)
         seconds = round(time.perf_counter() - start, 1)
         right, tested = (int(n.replace(",", "")) for n in RIGHT.search(printed).groups())
         one = {"seed": seed, "seconds": seconds, "right": right, "tested": tested}

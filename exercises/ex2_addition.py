@@ -52,6 +52,7 @@ class Config:
     test_size: Annotated[int, "problems kept for the test, at most a tenth of all"] = 1000
     device: Annotated[str, "auto, cpu, cuda, cuda:1 or mps"] = "auto"
     seed: Annotated[int, "seed of every random draw"] = 1337
+    models: Annotated[Path, "folder in which trained models are kept"] = MODELS
     ask: Annotated[str, "a problem for a model that was trained with these settings"] = ""
 
     @property
@@ -300,7 +301,7 @@ def save(model: nn.Module, path: Path) -> None:
     """Put the weights at path, whole or not at all."""
     content, part = io.BytesIO(), path.with_suffix(f".{os.getpid()}.part")
     torch.save(model.state_dict(), content)  # to a file, it would hide what failed
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     try:
         part.write_bytes(content.getbuffer())
         part.replace(path)
@@ -327,7 +328,7 @@ def main(config: Config) -> None:
         sys.exit(str(error))
     corpus = Corpus(config)
     model = LanguageModel(config, corpus.vocab_size).to(device)
-    path = MODELS / f"ex2_addition_{config.digits}{'_plain' if config.plain else ''}.pt"
+    path = config.models / f"ex2_addition_{config.digits}{'_plain' if config.plain else ''}.pt"
     if config.ask:
         load(model, path)
         a, b = map(int, config.ask.split("+"))

@@ -391,9 +391,10 @@ def load_large(config: Config, small: Corpus) -> Corpus:
     new = torch.tensor([token_of.get(char, -1) for char in text.chars])  # -1: not in the small text
     tokens = new[torch.cat(list(text.splits.values())).long()]  # (length,)
     kept = tokens[tokens >= 0].to(small.splits["val"].dtype)
-    kinds = "".join(char for char in text.chars if char not in token_of)
+    lacks = "".join(char for char in text.chars if char not in token_of)
+    lacks = repr(lacks) if len(lacks) <= 50 else f"{len(lacks):,} that it has, {lacks[:50]!r}..."
     dropped = f"{len(tokens) - len(kept):,} of {len(tokens):,} characters"
-    print(f"{config.pretrain_data}: dropped {dropped}, those not in {config.data}: {kinds!r}")
+    print(f"{config.pretrain_data}: dropped {dropped}; {config.data} lacks {lacks}")
     if len(kept) <= 10 * config.block_size:
         raise ValueError(f"{config.pretrain_data} has {len(kept):,} characters left, too few")
     large = Corpus(small.chars, kept)

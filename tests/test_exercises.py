@@ -1,6 +1,9 @@
 """The exercises: they learn what they say, from what they say, and test on what was never seen."""
 
 import dataclasses
+import importlib
+import json
+import math
 import random
 import re
 import shutil
@@ -197,10 +200,10 @@ def test_a_trained_model_answers(trained):
         (["--device", "abacus"], "abacus"),
     ],
 )
-def test_what_cannot_be_asked_is_said_in_one_line(trained, flags, words, monkeypatch, capsys):
-    monkeypatch.setattr(ex2, "MODELS", trained[0].parent.parent / "runs")
+def test_what_cannot_be_asked_is_said_in_one_line(trained, flags, words, capsys):
+    models = ["--models", str(trained[0].parent.parent / "runs")]
     with pytest.raises(SystemExit) as exit:
-        ex2.main(ex2.parse_args(flags))
+        ex2.main(ex2.parse_args(models + flags))
     captured = capsys.readouterr()
     line = exit.value.code if isinstance(exit.value.code, str) else captured.err
     assert exit.value.code != 0
@@ -358,7 +361,7 @@ def test_other_characters_are_dropped_and_counted(large, corpus, capsys):
     assert torch.equal(found.splits["val"], corpus.splits["val"])
     assert found.chars == corpus.chars
     said = f"dropped {text.count(chr(0xE9)):,} of {len(text):,} characters"
-    assert capsys.readouterr().out == f"{large}: {said}, those not in {SAMPLE}: '\u00e9'\n"
+    assert capsys.readouterr().out == f"{large}: {said}; {SAMPLE} lacks '\u00e9'\n"
 
 
 def val_text(corpus):
@@ -436,3 +439,76 @@ def test_help_names_every_setting(capsys):
         text = " ".join(capsys.readouterr().out.split())
         for field in dataclasses.fields(step.Config):
             assert f"--{field.name.replace('_', '-')} " in text
+
+
+# --- What was measured ---
+
+MEASURED = json.loads((ROOT / "docs" / "exercises.json").read_text(encoding="utf-8"))
+README = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+
+
+@pytest.mark.slow
+def test_what_is_said_of_the_addition_was_measured():
+    addition = MEASURED["addition"]
+    for way in ("reversed", "plain"):
+        assert [one["seed"] for one in addition[way]["runs"]] == [1337, 1338, 1339]
+    said = re.search(r"Expect ([\d,]+) of ([\d,]+) unseen problems in about (\d+)", ex2.__doc__)
+    assert said[1] == f"{addition['reversed']['lowest']:,}"
+    assert said[2] == f"{addition['reversed']['tested']:,}"
+    assert abs(int(said[3]) - addition["reversed"]["seconds"]) < 5
+    assert addition["reversed"]["slowest"] < 180
+    long, tested = addition["longer"]["longer"]
+    assert f"adds {long} of {tested:,} pairs of four digits" in " ".join(ex2.__doc__.split())
+    assert addition["plain"]["lowest"] < addition["reversed"]["lowest"]
+
+
+@pytest.fixture
+def measure():
+    """docs/measure_exercises.py, imported."""
+    for package in ("matplotlib", "numpy"):
+        pytest.importorskip(package, reason="needs docs/requirements.txt")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(ROOT / "docs")
+        yield importlib.import_module("measure_exercises")
+
+
+@pytest.mark.slow
+def test_measuring_reads_what_the_exercises_print(measure, large):
+    flags = [w for k, v in ONE_DIGIT.items() for w in ("--" + k.replace("_", "-"), v)]
+    found = measure.addition(*flags, "--max-iters", 2)
+    assert found["tested"] == 10
+    assert (found["steps"], len(found["runs"])) == (2, 3)
+    assert all(one["right"] == one["lengths"][0][1] for one in found["runs"])
+    assert all(len(one["wrong"]) == 10 - one["right"] for one in found["runs"])
+
+    flags = [w for k, v in TINY.items() for w in ("--" + k.replace("_", "-"), v)]
+    flags += ["--eval-iters", 1, "--eval-batch-size", 8, "--data", SAMPLE, "--pretrain-data", large]
+    found = measure.finetuning((1, 2), *flags)
+    assert [one["seed"] for one in found["runs"]] == [1, 2]
+    assert [point[0] for point in found["runs"][0]["tuning"]] == [0, 1, 2, 3, 4, 5]
+    text = large.read_text(encoding="utf-8")
+    assert (found["dropped"], found["characters"]) == (text.count("\u00e9"), len(text))
+
+
+@pytest.mark.slow
+def test_the_summary_of_fine_tuning(measure):
+    first = {"alone": [[0, 9, 4.0], [5, 1, 2.0], [9, 1, 2.5]]}
+    first["tuning"] = [[0, 1, 3.0], [2, 1, 1.9], [4, 1, 1.8]]
+    second = {"alone": [[0, 9, 4.0], [5, 1, 2.2], [9, 1, 2.1]]}
+    second["tuning"] = [[0, 1, 3.2], [2, 1, 2.2], [4, 1, 2.3]]
+    found = measure.summary([first, second])
+    assert found["alone"] == {"last": 2.3, "lowest": 2.05, "at": [5, 9], "each": [2.0, 2.1]}
+    assert found["tuning"] == {"last": 2.05, "lowest": 2.0, "at": [4, 2], "each": [1.8, 2.2]}
+    assert (found["gain"], found["gains"], found["pretrained"]) == (0.05, [-0.1, 0.2], 3.1)
+    assert found["below_after"] == [2, None]
+
+
+@pytest.mark.slow
+def test_what_a_loss_means_is_reckoned_right():
+    said = re.search(
+        r"A loss of ([\d.]+) nats is ([\d.]+) bits and a perplexity of (\d+\.\d+)", README
+    )
+    nats = float(said[1])
+    assert said[2] == f"{nats / math.log(2):.2f}"
+    assert said[3] == f"{math.exp(nats):.1f}"
+    assert f"ln 65 = {math.log(65):.2f}" in README
