@@ -1,4 +1,10 @@
-"""DOC"""
+"""Exercise 3, fine-tuning: a large text first, then a little of a small one, or that one alone.
+
+New: three trainings in one run, each with a checkpoint of its own; the large text in the small
+one's vocabulary, and refused where it has passages of the validation split; val loss over all of
+that split. With no flags the large text is the manual that Python has along, which is there without
+a network; what came of the King James Bible is in the README.
+"""
 
 import argparse
 import dataclasses
