@@ -33,8 +33,8 @@ def own_text(found: dict) -> str:
     end, last_train, last_val = found["tenth"]["curve"][-1]
     text = f"""**Over-fitting** is a train loss that goes on falling while the val loss rises: the
         model learns the text by heart. With a tenth of the sample the train loss falls from
-        {train:.2f} at step {step} to {last_train:.2f} at step {end}, and the val loss rises from {val:.2f} to
-        {last_val:.2f}. What helps is to stop at the step with the lowest val loss, as
+        {train:.2f} at step {step} to {last_train:.2f} at step {end}, and the val loss rises from
+        {val:.2f} to {last_val:.2f}. What helps is to stop at the step with the lowest val loss, as
         `--max-iters {step}` does here, since step 9 keeps its last model and not its best; more
         text; or a large one to begin with, as in [exercise 3](#exercises). Dropout delays it: with
         `--dropout 0.2` the lowest val loss on the whole sample is {best["dropout"][2]:.2f} after
