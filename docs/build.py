@@ -22,6 +22,7 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import second
 from attention import draw
+from exercise_tables import fine_tuning, own_text
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from latex2mathml.converter import convert
 from matplotlib.figure import Figure
@@ -310,6 +311,7 @@ def put_in(text: str, name: str, part: str) -> str:
 def build() -> dict[Path, str]:
     """Every file that comes from the scripts and the results, with its text."""
     results = json.loads((DOCS / "results.json").read_text(encoding="utf-8"))
+    exercises = json.loads((DOCS / "exercises.json").read_text(encoding="utf-8"))
     table = tomllib.loads((DOCS / "steps.toml").read_text(encoding="utf-8"))
     environment = Environment(
         loader=FileSystemLoader(DOCS), autoescape=True, undefined=StrictUndefined,
@@ -348,6 +350,7 @@ def build() -> dict[Path, str]:
     video = [step for step in steps if not step["beyond"]]
     page = environment.get_template("page.html.jinja").render(
         results=results,
+        exercises=exercises,
         dates=dates(results),
         steps=video,
         beyond=[step for step in steps if step["beyond"]],
@@ -363,6 +366,9 @@ def build() -> dict[Path, str]:
     readme = put_in(readme, "threads", threads(results))
     readme = put_in(readme, "time", second.markdown(steps))
     readme = put_in(readme, "sample", f"```\n{results['sample']['text']}\n```")
+    for name, write in (("own_text", own_text), ("finetuning", fine_tuning)):
+        if name in exercises:
+            readme = put_in(readme, name, write(exercises[name]))
     picture = svg(ladder(video), "ladder", ALONE)
     paper = '<rect width="100%" height="100%" fill="#ffffff"/>'
     picture = re.sub(r"(<svg[^>]*>)", rf"\1\n {paper}", picture, count=1)

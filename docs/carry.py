@@ -4,7 +4,8 @@
     python docs/carry.py 03 --since main    or since another revision
     python docs/carry.py 03 --dry-run    only says what would happen
 
-Later steps are those that extend it, directly or through others, by docs/steps.toml. A change goes
+Later steps are those that extend it, directly or through others, by docs/steps.toml, and the
+exercises that do so, by docs/exercises.toml. A change goes
 where the lines that it replaces stand, with what surrounds them as far as it is the same, if there
 is exactly one such place. Where it did not fit is said in a line each, and the exit status is 1.
 """
@@ -19,7 +20,10 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-STEPS = tomllib.loads((ROOT / "docs" / "steps.toml").read_text(encoding="utf-8"))
+STEPS, EXERCISES = (
+    tomllib.loads((ROOT / "docs" / f"{name}.toml").read_text(encoding="utf-8"))
+    for name in ("steps", "exercises")
+)
 AROUND = [(3, 3), (2, 2), (1, 1)]  # lines before and after that must be the same: many, then few
 
 
@@ -89,7 +93,7 @@ def find(name: str) -> str:
 
 def extends(step: str, other: str) -> bool:
     """Whether a step builds on another, directly or through others."""
-    below = STEPS[step].get("extends")
+    below = (STEPS | EXERCISES)[step].get("extends")
     return below is not None and (below == other or extends(below, other))
 
 
@@ -107,12 +111,12 @@ def main() -> None:
     edit = changes(STEPS[args.step]["file"], args.since)
     if not edit:
         sys.exit(f"{STEPS[args.step]['file']} is as it was in {args.since}: nothing to carry")
-    later = [step for step in STEPS if extends(step, args.step)]
+    later = [step for step in STEPS | EXERCISES if extends(step, args.step)]
     if not later:
         sys.exit(f"no step extends {args.step}: nothing to carry it into")
     all_fit = True
     for step in later:
-        file = ROOT / STEPS[step]["file"]
+        file = ROOT / (STEPS | EXERCISES)[step]["file"]
         lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
         results = [change.put_into(lines) for change in edit]
         print(f"{step}: {results.count(True)} of {len(edit)} changes carried", end="")

@@ -17,9 +17,11 @@ from common.data import load_corpus
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLE = ROOT / "data" / "sample.txt"
 TABLE = tomllib.loads((ROOT / "docs" / "steps.toml").read_text(encoding="utf-8"))
+EXERCISES = tomllib.loads((ROOT / "docs" / "exercises.toml").read_text(encoding="utf-8"))
 FILES = {name: ROOT / row["file"] for name, row in TABLE.items()}
 SCRIPTS = list(FILES)  # names, as 01_bigram
 sys.path[:0] = sorted({str(file.parent) for file in FILES.values()})
+sys.path.insert(0, str(ROOT / "exercises"))
 STEPS = [importlib.import_module(name) for name in SCRIPTS]
 torch.set_num_threads(1)  # toy models are fastest so, on a busy machine by far
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's `pytest &` ignores Ctrl-C

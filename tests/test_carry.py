@@ -27,6 +27,11 @@ SECOND = FIRST.replace("    model = Model()\n", "    model = Model(heads=4)\n")
 THIRD = SECOND.replace("\n\ndef main", "\n\ndef save(model):\n    write(model)\n\n\ndef main")
 FOURTH = THIRD.replace("        loss.backward()\n", "        scale(loss).backward()\n")
 FILES = {"01_a.py": FIRST, "02_b.py": SECOND, "03_c.py": THIRD, "beyond/04_d.py": FOURTH}
+EXERCISES = """
+[ex2_e]
+file = "exercises/ex2_e.py"
+extends = "02_b"
+"""
 TABLE = """
 [01_a]
 file = "01_a.py"
@@ -45,12 +50,13 @@ extends = "03_c"
 class Repository:
     """The four steps under git, with docs/carry.py."""
 
-    def __init__(self, path):
+    def __init__(self, path, exercises=""):
         self.path = path
         for folder in ("docs", "beyond"):
             (path / folder).mkdir()
         shutil.copy(ROOT / "docs" / "carry.py", path / "docs")
         (path / "docs" / "steps.toml").write_text(TABLE)
+        (path / "docs" / "exercises.toml").write_text(exercises)
         for file, text in FILES.items():
             (path / file).write_text(text)
         self.git("init", "--quiet")
@@ -91,6 +97,17 @@ def test_an_edit_reaches_every_later_step_and_no_earlier_one(repository):
     for file in ("03_c.py", "beyond/04_d.py"):
         text = FILES[file].replace("make(model)", "make(model, 0.1)") + "    write(model)\n"
         assert repository.read(file) == text
+
+
+def test_an_edit_reaches_an_exercise_after_the_steps(tmp_path):
+    repository = Repository(tmp_path, EXERCISES)
+    (tmp_path / "exercises").mkdir()
+    (tmp_path / "exercises" / "ex2_e.py").write_text(SECOND.replace("range(steps)", "range(9)"))
+    repository.edit("01_a.py", "        loss.backward()\n", "        loss.backward(True)\n")
+    done = repository.carry("01_a")
+    assert done.stdout.splitlines()[-1] == "ex2_e: 1 of 1 changes carried"
+    assert "range(9)" in repository.read("exercises/ex2_e.py")
+    assert "backward(True)" in repository.read("exercises/ex2_e.py")
 
 
 def test_what_does_not_fit_is_named_and_the_rest_carried(repository):

@@ -1,13 +1,15 @@
 """The README and the scripts' docstrings name what there is, and link to where it is shown."""
 
+import importlib
 import re
 import shlex
 import subprocess
 
 import pytest
-from conftest import FILES, ROOT, SCRIPTS, STEPS, TABLE, small_flags
+from conftest import EXERCISES, FILES, ROOT, SCRIPTS, STEPS, TABLE, small_flags
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+ALL = [*FILES.values(), *(ROOT / row["file"] for row in EXERCISES.values())]
 VIDEO = "https://www.youtube.com/watch?v=kCc8FmEb1nY"
 
 # The chapters of the video that a section or a script may link to.
@@ -117,7 +119,8 @@ def test_commands_in_code_blocks_run_or_parse():
             elif words[1].startswith(("benchmarks/", "docs/")):
                 assert (ROOT / words[1]).is_file()
             elif words[1].endswith(".py"):
-                step = STEPS[list(FILES.values()).index(ROOT / words[1])]
+                assert ROOT / words[1] in ALL
+                step = importlib.import_module(words[1].split("/")[-1].removesuffix(".py"))
                 step.parse_args(words[2:])
             else:
                 assert words[1:3] in (["-m", "venv"], ["-m", "pytest"]), part
@@ -137,11 +140,18 @@ def test_the_cpu_only_line_installs_the_torch_of_the_requirements():
 
 
 def test_a_kept_model_can_be_used_from_python(tmp_path, monkeypatch, capsys):
-    (code,) = (block for block in code_blocks("python") if ">>>" not in block)
+    stop, code = (block for block in code_blocks("python") if ">>>" not in block)
     step = STEPS[SCRIPTS.index("09_keep")]
     monkeypatch.chdir(tmp_path)
     checkpoint = tmp_path / "runs" / "09_keep.pt"
     step.main(step.parse_args(small_flags(step, tmp_path, max_iters=1, checkpoint=checkpoint)))
     capsys.readouterr()
-    exec(code, {})
+    names = {}
+    exec(code, names)
     assert len(capsys.readouterr().out) == 200 + len("\n")
+
+    decode, speech = names["vocabulary"].decode, "\nBy your leave.\n\nJULIET:"
+    tokens = iter(names["vocabulary"].encode(speech))
+    monkeypatch.setattr(names["vocabulary"], "decode", lambda _: decode([next(tokens)]))
+    exec(stop, names)  # the model's own characters would come to an empty line by chance alone
+    assert capsys.readouterr().out == "ROMEO:\nBy your leave.\n\n\n"

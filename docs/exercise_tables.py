@@ -1,0 +1,57 @@
+"""What the README says of the exercises and of one's own text, from docs/exercises.json."""
+
+import textwrap
+
+NAMES = {"kjv": "King James Bible", "input": "Tiny Shakespeare", "sample": "`data/sample.txt`"}
+NAMES["the default"] = "Python's manual"
+
+
+def paragraph(text: str) -> str:
+    """The text in lines as long as those of the README."""
+    return textwrap.fill(" ".join(text.split()), 100, break_long_words=False)
+
+
+def own_text(found: dict) -> str:
+    """How much text is enough, and what over-fitting looks like, in Markdown."""
+    said = {
+        "whole": "`data/sample.txt`",
+        "dropout": "the same, `--dropout 0.2`",
+        "third": "its first third",
+        "tenth": "its first tenth",
+    }
+    rows = ["| text | characters | lowest val loss | after | at the end: train, val | steps |"]
+    rows.append("| --- " * 6 + "|")
+    best = {}
+    for name, title in said.items():
+        curve = found[name]["curve"]
+        best[name] = step, train, val = min(curve, key=lambda point: point[2])
+        end, last_train, last_val = curve[-1]
+        losses = f"{last_train:.2f}, {last_val:.2f}"
+        cells = title, f"{found[name]['characters']:,}", f"{val:.2f}", f"step {step}", losses, end
+        rows.append("| " + " | ".join(map(str, cells)) + " |")
+    step, train, val = best["tenth"]
+    end, last_train, last_val = found["tenth"]["curve"][-1]
+    text = f"""**Over-fitting** is a train loss that goes on falling while the val loss rises: the
+        model learns the text by heart. With a tenth of the sample the train loss falls from
+        {train:.2f} at step {step} to {last_train:.2f} at step {end}, and the val loss rises from
+        {val:.2f} to {last_val:.2f}. What helps is to stop at the step with the lowest val loss, as
+        `--max-iters {step}` does here, since step 9 keeps its last model and not its best; more
+        text; or a large one to begin with, as in [exercise 3](#exercises). Dropout delays it: with
+        `--dropout 0.2` the lowest val loss on the whole sample is {best["dropout"][2]:.2f} after
+        {best["dropout"][0]} steps, without it {best["whole"][2]:.2f} after {best["whole"][0]}."""
+    return "\n".join([*rows, "", paragraph(text)])
+
+
+def fine_tuning(found: dict) -> str:
+    """What exercise 3 came to, in Markdown."""
+    rows = ["| texts | seeds | small text alone | fine-tuned | change | lowest to highest |"]
+    rows.append("| --- " * 6 + "|")
+    for key, entry in found.items():
+        large, small = (NAMES.get(name, name) for name in key.split(" to "))
+        result, seeds = entry["summary"], len(entry["runs"])
+        alone, tuned = result["alone"]["lowest"], result["tuning"]["lowest"]
+        spread = f"{-result['gains'][1]:+.3f} to {-result['gains'][0]:+.3f}" if seeds > 1 else ""
+        cells = f"{large}, then {small}", seeds, f"{alone:.3f}", f"{tuned:.3f}"
+        cells += f"{-result['gain']:+.3f}", spread
+        rows.append("| " + " | ".join(map(str, cells)) + " |")
+    return "\n".join(rows)
