@@ -7,17 +7,11 @@
 /* The weights of each step by its name, as docs/export.py packs them. */
 const WEIGHTS = {};
 
-/* The sum of the products of two rows; four sums, so that no addition waits for the one before. */
+/* The sum of the products of two rows. */
 function dot(a, b) {
-  let s0 = 0, s1 = 0, s2 = 0, s3 = 0, i = 0; // prettier-ignore
-  for (; i + 3 < a.length; i += 4) {
-    s0 += a[i] * b[i];
-    s1 += a[i + 1] * b[i + 1];
-    s2 += a[i + 2] * b[i + 2];
-    s3 += a[i + 3] * b[i + 3];
-  }
-  for (; i < a.length; i++) s0 += a[i] * b[i];
-  return s0 + s1 + (s2 + s3);
+  let sum = 0;
+  for (let i = 0; i < a.length; i++) sum += a[i] * b[i];
+  return sum;
 }
 
 /* Two tensors added, (T, C) each. */
@@ -26,13 +20,29 @@ const add = (x, y) => x.map((row, t) => row.map((value, c) => value + y[t][c]));
 /* Rows of a table, one for each number in idx (T,): (T, C). */
 const embedding = (idx, { weight }) => idx.map((token) => weight[token]);
 
-/* (T, in) to (T, out); weight (out, in), bias (out,) or none. */
+/* (T, in) to (T, out); weight (out, in), bias (out,) or none. Four rows of weights at a time, each
+   sum on its own: an addition need not wait for the one before. */
 function linear(x, { weight, bias }) {
-  return x.map((row) => {
-    const out = new Float64Array(weight.length);
-    for (let o = 0; o < out.length; o++) out[o] = dot(row, weight[o]) + (bias ? bias[o] : 0);
-    return out;
-  });
+  const last = weight.length - 1;
+  const out = x.map(() => new Float64Array(weight.length));
+  for (let o = 0; o <= last; o += 4) {
+    const w0 = weight[o], w1 = weight[Math.min(o + 1, last)]; // prettier-ignore
+    const w2 = weight[Math.min(o + 2, last)], w3 = weight[Math.min(o + 3, last)]; // prettier-ignore
+    for (let t = 0; t < x.length; t++) {
+      const row = x[t];
+      let s0 = 0, s1 = 0, s2 = 0, s3 = 0; // prettier-ignore
+      for (let i = 0; i < row.length; i++) {
+        const value = row[i];
+        s0 += value * w0[i];
+        s1 += value * w1[i];
+        s2 += value * w2[i];
+        s3 += value * w3[i];
+      }
+      out[t].set([s0, s1, s2, s3].slice(0, last + 1 - o), o);
+    }
+  }
+  if (bias) for (const row of out) for (let o = 0; o <= last; o++) row[o] += bias[o];
+  return out;
 }
 
 /* Each row to mean 0 and variance 1, then scaled and shifted: (T, C) to (T, C). */
@@ -78,7 +88,11 @@ function head(x, p, past) {
 /* Heads side by side, then a projection where the step has one: (T, C) to (T, C). */
 function multiHeadAttention(x, p, past) {
   const heads = Object.values(p.heads).map((one) => head(x, one, past)); // (T, head_size) each
-  const cat = x.map((_, t) => Float64Array.from(heads.flatMap((out) => [...out[t]]))); // (T, C)
+  const cat = x.map((row, t) => {
+    const out = new Float64Array(row.length);
+    heads.forEach((one, i) => out.set(one[t], i * one[t].length));
+    return out;
+  }); // (T, C)
   return p.proj ? linear(cat, p.proj) : cat;
 }
 
