@@ -99,7 +99,7 @@ def ladder(steps: list[dict]) -> Figure:
         at = (x, step["val_loss"] if x == 4 else step["highest"])
         text = f"{step['val_loss']:.2f}"
         ax.annotate(text, at, offset, textcoords="offset points", ha="center", fontsize=9)
-    names = [f"{x} " + step["short"].replace(" ", "\n") for x, step in enumerate(steps, 1)]
+    names = [f"{x}\n" + step["short"].replace(" ", "\n") for x, step in enumerate(steps, 1)]
     names[-1] += f"\n({steps[-1]['size']})"
     ax.set_xticks(range(1, len(steps) + 1), names, fontsize=8)
     ax.tick_params(axis="y", labelsize=8)
