@@ -1,6 +1,25 @@
 // What the page does with the models of model.js: every part of it that a reader can touch.
 "use strict";
 
+/* The characters that the models know, and a text as tokens: those they do not know stand aside. */
+class Vocabulary {
+  constructor(chars) {
+    this.chars = [...chars];
+    this.token_of = new Map(this.chars.map((char, token) => [char, token]));
+  }
+
+  encode(text) {
+    const all = [...text];
+    const known = all.filter((char) => this.token_of.has(char));
+    const unknown = [...new Set(all)].filter((char) => !this.token_of.has(char));
+    return { tokens: known.map((char) => this.token_of.get(char)), unknown };
+  }
+
+  decode(tokens) {
+    return tokens.map((token) => this.chars[token]).join("");
+  }
+}
+
 const DATA = JSON.parse(document.getElementById("live-data").textContent);
 Object.assign(WEIGHTS, DATA.weights);
 const vocabulary = new Vocabulary(DATA.chars);
@@ -283,8 +302,10 @@ function listen() {
   addEventListener("click", ({ target }) => {
     if (position(target) >= 0) choose(position(target), target);
   });
-  addEventListener("pointerover", (event) => {
-    const at = event.pointerType === "mouse" ? position(event.target) : -1;
+  let where = ""; // the pointer: one that rests leaves the choice to the keys
+  addEventListener("pointermove", ({ pointerType, clientX, clientY, target }) => {
+    const moved = where !== (where = `${clientX} ${clientY}`);
+    const at = pointerType === "mouse" && moved ? position(target) : -1;
     if (at >= 0 && at !== state.at) choose(at);
   });
   addEventListener("keydown", (event) => {
@@ -468,17 +489,23 @@ function letters() {
   document.body.append(popup);
   const shape = ({ target }) => {
     const found = target.closest?.(".shape, .c1");
-    return found && (found.matches(".shape") || /\([BTCVS*, /\dhn_ead\w]*\b[BTCV]\b[^)]*\)/.test(found.textContent)) ? found : null;
+    return found && (found.matches(".shape") || /\((?:[^()]*, )?[BTCV](?:, [^()]*)?\)/.test(found.textContent)) ? found : null;
   };
-  const show = (place) => {
-    popup.showPopover();
+  let place; // the shape that the letters are shown for
+  const hide = () => popup.matches(":popover-open") && popup.hidePopover();
+  const put = () => {
     const box = place.getBoundingClientRect();
+    if (box.bottom < 0 || box.top > innerHeight) return hide();
     const { width, height } = popup.getBoundingClientRect();
     const below = box.bottom + 6 + height < innerHeight;
     popup.style.left = `${Math.max(8, Math.min(box.left, innerWidth - width - 8))}px`;
     popup.style.top = `${below ? box.bottom + 6 : Math.max(8, box.top - height - 6)}px`;
   };
-  const hide = () => popup.matches(":popover-open") && popup.hidePopover();
+  const show = (found) => {
+    place = found;
+    popup.showPopover();
+    put();
+  };
   addEventListener("pointerover", (event) => {
     if (event.pointerType !== "mouse" || popup.contains(event.target)) return;
     if (shape(event)) show(shape(event));
@@ -491,7 +518,8 @@ function letters() {
     else if (!popup.contains(event.target)) hide();
   });
   addEventListener("keydown", (event) => event.key === "Escape" && hide());
-  addEventListener("scroll", hide, { passive: true });
+  const follow = () => popup.matches(":popover-open") && put();
+  addEventListener("scroll", follow, { passive: true, capture: true });
 }
 
 for (const part of all(".live")) part.hidden = false;

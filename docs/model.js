@@ -15,33 +15,39 @@ function dot(a, b) {
 }
 
 /* Two tensors added, (T, C) each. */
-const add = (x, y) => x.map((row, t) => row.map((value, c) => value + y[t][c]));
+function add(x, y) {
+  return x.map((row, t) => {
+    const out = row.slice();
+    for (let c = 0; c < out.length; c++) out[c] += y[t][c];
+    return out;
+  });
+}
 
 /* Rows of a table, one for each number in idx (T,): (T, C). */
 const embedding = (idx, { weight }) => idx.map((token) => weight[token]);
 
-/* (T, in) to (T, out); weight (out, in), bias (out,) or none. Four rows of weights at a time, each
-   sum on its own: an addition need not wait for the one before. */
+/* (T, in) to (T, out); weight (out, in), bias (out,) or none. Two outputs at four positions each are
+   computed side by side: sums that need not wait for each other, where the time goes. */
 function linear(x, { weight, bias }) {
-  const last = weight.length - 1;
-  const out = x.map(() => new Float64Array(weight.length));
-  for (let o = 0; o <= last; o += 4) {
-    const w0 = weight[o], w1 = weight[Math.min(o + 1, last)]; // prettier-ignore
-    const w2 = weight[Math.min(o + 2, last)], w3 = weight[Math.min(o + 3, last)]; // prettier-ignore
-    for (let t = 0; t < x.length; t++) {
-      const row = x[t];
-      let s0 = 0, s1 = 0, s2 = 0, s3 = 0; // prettier-ignore
-      for (let i = 0; i < row.length; i++) {
-        const value = row[i];
-        s0 += value * w0[i];
-        s1 += value * w1[i];
-        s2 += value * w2[i];
-        s3 += value * w3[i];
+  const out = x.map(() => new Float64Array(weight.length)); // (T, out)
+  const width = weight[0].length;
+  for (let t = 0; t < x.length; t += 4) {
+    const [t1, t2, t3] = [1, 2, 3].map((n) => Math.min(t + n, x.length - 1)); // at the end, again
+    const [x0, x1, x2, x3] = [x[t], x[t1], x[t2], x[t3]];
+    for (let o = 0; o < weight.length; o += 2) {
+      const p = Math.min(o + 1, weight.length - 1);
+      const [v, w] = [weight[o], weight[p]];
+      let v0 = bias ? bias[o] : 0, w0 = bias ? bias[p] : 0; // prettier-ignore
+      let v1 = v0, v2 = v0, v3 = v0, w1 = w0, w2 = w0, w3 = w0; // prettier-ignore
+      for (let i = 0; i < width; i++) {
+        const vi = v[i], wi = w[i], a = x0[i], b = x1[i], c = x2[i], d = x3[i]; // prettier-ignore
+        v0 += vi * a, v1 += vi * b, v2 += vi * c, v3 += vi * d; // prettier-ignore
+        w0 += wi * a, w1 += wi * b, w2 += wi * c, w3 += wi * d; // prettier-ignore
       }
-      out[t].set([s0, s1, s2, s3].slice(0, last + 1 - o), o);
+      out[t3][o] = v3, out[t2][o] = v2, out[t1][o] = v1, out[t][o] = v0; // prettier-ignore
+      out[t3][p] = w3, out[t2][p] = w2, out[t1][p] = w1, out[t][p] = w0; // prettier-ignore
     }
   }
-  if (bias) for (const row of out) for (let o = 0; o <= last; o++) row[o] += bias[o];
   return out;
 }
 
@@ -78,9 +84,10 @@ function head(x, p, past) {
   past.weights.push(weights);
   return weights.map((row) => {
     const out = new Float64Array(head_size);
-    row.forEach((weight, s) => {
-      for (let c = 0; c < head_size; c++) out[c] += weight * v[s][c];
-    });
+    for (let s = 0; s < row.length; s++) {
+      const [weight, value] = [row[s], v[s]];
+      for (let c = 0; c < head_size; c++) out[c] += weight * value[c];
+    }
     return out;
   });
 }
@@ -228,23 +235,4 @@ function generator(seed) {
     bits ^= bits + Math.imul(bits ^ (bits >>> 7), bits | 61);
     return ((bits ^ (bits >>> 14)) >>> 0) / 2 ** 32;
   };
-}
-
-/* The characters that the models know, and a text as tokens: those they do not know stand aside. */
-class Vocabulary {
-  constructor(chars) {
-    this.chars = [...chars];
-    this.token_of = new Map(this.chars.map((char, token) => [char, token]));
-  }
-
-  encode(text) {
-    const all = [...text];
-    const known = all.filter((char) => this.token_of.has(char));
-    const unknown = [...new Set(all)].filter((char) => !this.token_of.has(char));
-    return { tokens: known.map((char) => this.token_of.get(char)), unknown };
-  }
-
-  decode(tokens) {
-    return tokens.map((token) => this.chars[token]).join("");
-  }
 }

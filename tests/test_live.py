@@ -1,6 +1,7 @@
 """The page's models are the scripts' own, and a reader can work every part of it."""
 
 import json
+import re
 import shutil
 import statistics
 
@@ -41,7 +42,10 @@ def open_page(browser):
     contexts, noise = [], []
 
     def open_it(file=PAGE, **settings):
-        settings = {"viewport": {"width": 1200, "height": 900}, "reduced_motion": "reduce"} | settings
+        settings = {
+            "viewport": {"width": 1200, "height": 900},
+            "reduced_motion": "reduce",
+        } | settings
         contexts.append(browser.new_context(**settings))
         page = contexts[-1].new_page()
         page.on("console", lambda message: noise.append(message.text))
@@ -50,6 +54,7 @@ def open_page(browser):
         page.goto(file.as_uri())
         return page
 
+    open_it.noise = noise
     yield open_it
     for context in contexts:
         context.close()
@@ -97,7 +102,8 @@ def test_logits_and_weights_are_those_of_torch(page, name):
                 assert weights == []
                 continue
             rows = attention.attention_weights(model, seen)[:, -1]  # (heads, T)
-            torch.testing.assert_close(torch.tensor(weights), rows, rtol=0, atol=1e-5)
+            found_rows = torch.tensor(weights, dtype=torch.float32)
+            torch.testing.assert_close(found_rows, rows, rtol=0, atol=1e-5)
             assert all(abs(sum(row) - 1) < 1e-9 for row in weights)
         assert np.abs(np.array(found[-1][0]) - unrounded).max() < 1e-2
 
@@ -187,7 +193,9 @@ def test_each_next_character_is_drawn_from_the_context_of_the_script(page, name)
 
 
 def test_random_numbers_are_even(page):
-    found = page.evaluate("() => { const r = generator(1); return [...Array(20000)].map(() => r()); }")
+    found = page.evaluate(
+        "() => { const r = generator(1); return [...Array(20000)].map(() => r()); }"
+    )
     assert 0 <= min(found) < max(found) < 1
     assert statistics.mean(found) == pytest.approx(0.5, abs=0.01)
     assert np.histogram(found, 10, (0, 1))[0] == pytest.approx(2000, abs=250)
@@ -243,7 +251,9 @@ def test_weights_are_packed_and_unpacked(tmp_path):
     model = small_model(STEPS[5])
     packed = export.pack(model)
     for name, weight in export.unpack(packed).items():
-        torch.testing.assert_close(weight, dict(model.named_parameters())[name], rtol=1e-3, atol=1e-7)
+        torch.testing.assert_close(
+            weight, dict(model.named_parameters())[name], rtol=1e-3, atol=1e-7
+        )
     entry = packed | {"made_from": "a test", "proof": [[1.0]]}
     assert export.from_script(export.script("x", entry)) == packed | {"made_from": "a test"}
     with torch.no_grad():
@@ -288,10 +298,14 @@ def test_a_position_is_chosen_by_pointer_and_keys(page):
     cells.nth(3).click()
     page.keyboard.press("ArrowLeft")
     assert page.locator("#try-6 .strip .chosen .char").inner_text() == "m"
-    assert page.evaluate("document.activeElement.getAttribute('aria-label')").startswith("m, position 2")
+    assert page.evaluate("document.activeElement.getAttribute('aria-label')").startswith(
+        "m, position 2"
+    )
     after = page.locator("#try-6 .after").inner_text()
     assert after.startswith("After “m” your line goes on with “l”: place ")
-    probability, loss = (float(word) for word in after.split("−ln ")[1].removesuffix(" nats.").split(" = "))
+    probability, loss = (
+        float(word) for word in after.split("−ln ")[1].removesuffix(" nats.").split(" = ")
+    )
     assert loss == pytest.approx(-np.log(probability), abs=0.02 + 0.0001 / probability)
     page.keyboard.press("End")
     assert page.locator("#try-6 .strip .chosen .char").inner_text() == "s"
@@ -319,7 +333,10 @@ def test_each_head_is_shown_with_its_numbers(page):
     assert looks == pytest.approx([100 * w for w in weights[11].tolist()], abs=0.51)
     back = weights[11].argmax().item() - 7
     said = {0: "itself", -1: "the character before"}.get(back, f"{-back} back")
-    assert f"({said}) " in page.locator("#try-6 .summary").inner_text().split(",")[1]
+    assert (
+        f"({said})"
+        in page.locator("#try-6 .summary").inner_text().split("looks at")[1].split(",")[0]
+    )
 
 
 def test_unknown_characters_are_named(page):
@@ -376,7 +393,8 @@ def test_a_step_can_be_stopped_and_goes_on(open_page):
     stopped = box.locator(".written").inner_text()
     box.locator(".write").click()
     page.wait_for_function(
-        "(n) => document.querySelector('#try-2 .written').textContent.length > n + 20", arg=len(stopped)
+        "(n) => document.querySelector('#try-2 .written').textContent.length > n + 20",
+        arg=len(stopped),
     )
     assert box.locator(".written").inner_text().startswith(stopped)
     type_in(page, "Another", 2)  # ends it
@@ -415,10 +433,14 @@ def test_step_7_joins_when_it_is_asked_for(page):
 def test_a_missing_file_is_named(open_page, tmp_path):
     shutil.copy(PAGE, tmp_path)
     page = open_page(tmp_path / "index.html")
-    page.on("console", lambda message: None)
     page.locator(".load").click()
-    page.wait_for_function("document.querySelector('.failed').textContent.includes('beside this page')")
+    page.wait_for_function(
+        "document.querySelector('.failed').textContent.includes('is it beside this page')"
+    )
     assert page.locator(".load").is_enabled()
+    (said,) = open_page.noise
+    assert "ERR_FILE_NOT_FOUND" in said
+    open_page.noise.clear()
 
 
 def test_a_score_is_dragged(page):
@@ -508,9 +530,12 @@ def test_without_javascript_the_page_is_as_it_was(open_page):
 
 def test_formulas_fit_a_phone(open_page):
     page = open_page(viewport={"width": 380, "height": 800})
-    assert page.evaluate(
-        "[...document.querySelectorAll('.formula')].filter((e) => e.scrollWidth > e.clientWidth).map((e) => e.ariaLabel)"
-    ) == []
+    assert (
+        page.evaluate(
+            "[...document.querySelectorAll('.formula')].filter((e) => e.scrollWidth > e.clientWidth).map((e) => e.ariaLabel)"
+        )
+        == []
+    )
 
 
 def test_numbers_and_letters_are_large_enough_on_a_phone(open_page):
@@ -520,10 +545,49 @@ def test_numbers_and_letters_are_large_enough_on_a_phone(open_page):
         small = page.evaluate("""() => {
             const out = [];
             for (const e of document.querySelectorAll("svg text, td, .look, .char")) {
-                const scale = e.getScreenCTM ? e.getScreenCTM().a : 1;
+                const { a, b } = e.getScreenCTM?.() ?? { a: 1, b: 0 };
+                const scale = Math.hypot(a, b); // some are turned
                 const size = parseFloat(getComputedStyle(e).fontSize) * scale;
                 if (size < 10.9) out.push(`${e.textContent}: ${size.toFixed(1)}`);
             }
             return out;
         }""")
         assert small == []
+
+
+# --- The second page ---
+
+
+def test_step_8_says_what_becomes_of_the_shapes(open_page):
+    page = open_page(PAGE.parent / "beyond.html")
+    notes = page.locator("#step-8 .notes")
+    source = FILES["08_batched_heads"].read_text(encoding="utf-8")
+    for name in ("view", "permute", "transpose", "reshape"):
+        assert f".{name}(" in notes.inner_text()
+        assert f".{name}(" in source
+    seen = LEARNING["08_batched_heads"]["evaluations"]
+    assert page.locator("#step-8 .learn .sample").text_content() == seen[0][3]
+    page.locator("#step-8 .learn input").fill("4")
+    assert page.locator("#step-8 .learn .sample").text_content() == seen[4][3]
+
+
+def test_the_exercises_of_the_readme_are_on_the_page(page):
+    shown = page.locator("#exercises").inner_text()
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for name in re.findall(r"^- \*\*(EX\d)\*\*", readme, flags=re.M):
+        assert name in shown
+    for link in page.locator("#exercises a").all():
+        href = link.get_attribute("href")
+        assert href.startswith("https://") or (PAGE.parent / href).exists()
+
+
+def test_links_between_the_pages_lead_somewhere(open_page):
+    for file in (PAGE, PAGE.parent / "beyond.html"):
+        for link in open_page(file).locator("a").all():
+            href = link.get_attribute("href")
+            if not href.startswith("http"):
+                name, _, place = href.partition("#")
+                target = PAGE.parent / name if name else file
+                assert target.exists(), href
+                if place:
+                    assert f'id="{place}"' in target.read_text(encoding="utf-8"), href
