@@ -1,4 +1,4 @@
-"""How fast the walkthrough's models are in a browser: milliseconds of a forward pass, and a character.
+"""How fast the walkthrough's models are in a browser: a forward pass, and a character written.
 
     python benchmarks/page.py
 

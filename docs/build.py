@@ -315,7 +315,7 @@ def shapes(text: str) -> Markup:
 
 
 def window(results: dict, chars: str) -> dict:
-    """One window of the text, as common/data.py prints it: its characters and both rows of tokens."""
+    """One window of the text, as common/data.py prints it: both rows of tokens, and the text."""
     x, y = (json.loads(row) for row in re.findall(r"[xy] = (\[[\d, ]+\])", results["data"]))
     return {"chars": chars, "x": x, "y": y, "text": "".join(chars[i] for i in [*x, y[-1]])}
 

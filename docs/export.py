@@ -174,7 +174,8 @@ def export(names: list[str], *flags: object) -> dict[str, dict]:
         if name in TRAINS_AS_BEFORE:
             continue
         print(f"training {name} for the page", file=sys.stderr)
-        model, config, evaluations = learn(name, *flags)
+        size = ("--size", "laptop") if name == BESIDE else ()  # on a GPU, too
+        model, config, evaluations = learn(name, *size, *flags)
         seen[name] = {"seed": SEED, "evaluations": evaluations}
         if name in (*IN_THE_PAGE, BESIDE):
             entry = kept(name, model, config, chars, evaluations[-1][2])
