@@ -311,7 +311,7 @@ def visible(text: str) -> str:
 def shapes(text: str) -> Markup:
     """The text with each shape, as (B, T, C), a link to what the letters mean."""
     link = r'<a class="shape" href="#letters">\1</a>'
-    return Markup(re.sub(r"(\([BTCVh3/, ]*[BTCV][BTCVh3/, ]*\))", link, str(escape(text))))
+    return Markup(re.sub(r"(\([BTCVhd3/, ]*[BTCV][BTCVhd3/, ]*\))", link, str(escape(text))))
 
 
 def window(results: dict, chars: str) -> dict:

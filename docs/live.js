@@ -495,7 +495,6 @@ function letters() {
   const hide = () => popup.matches(":popover-open") && popup.hidePopover();
   const put = () => {
     const box = place.getBoundingClientRect();
-    if (box.bottom < 0 || box.top > innerHeight) return hide();
     const { width, height } = popup.getBoundingClientRect();
     const below = box.bottom + 6 + height < innerHeight;
     popup.style.left = `${Math.max(8, Math.min(box.left, innerWidth - width - 8))}px`;
@@ -518,7 +517,12 @@ function letters() {
     else if (!popup.contains(event.target)) hide();
   });
   addEventListener("keydown", (event) => event.key === "Escape" && hide());
-  const follow = () => popup.matches(":popover-open") && put();
+  const follow = () => {
+    if (!popup.matches(":popover-open")) return;
+    put();
+    const box = place.getBoundingClientRect();
+    if (box.bottom < 0) hide();
+  };
   addEventListener("scroll", follow, { passive: true, capture: true });
 }
 

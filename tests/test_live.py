@@ -135,7 +135,8 @@ def test_what_is_remembered_is_what_would_be_computed(page, name):
         """(name) => {
         const model = new LanguageModel(name), idx = vocabulary.encode("The king").tokens;
         const whole = model.forward(idx), past = LanguageModel.past();
-        const parts = [[0, 3], [3, 4], [4, 8]].flatMap((ends) => model.forward(idx.slice(...ends), past));
+        const go_on = (ends) => model.forward(idx.slice(...ends), past);
+        const parts = [[0, 3], [3, 4], [4, 8]].flatMap(go_on);
         const apart = (a, b) => Math.max(...a.map((value, i) => Math.abs(value - b[i])));
         return Math.max(...whole.map((row, t) => apart(row, parts[t])));
     }""",
