@@ -506,10 +506,12 @@ function letters() {
     put();
   };
   addEventListener("pointerover", (event) => {
-    if (event.pointerType !== "mouse" || popup.contains(event.target)) return;
-    if (shape(event)) show(shape(event));
-    else hide();
+    if (event.pointerType === "mouse" && shape(event)) show(shape(event));
   });
+  addEventListener("pointerout", (event) => {
+    if (event.pointerType === "mouse" && shape(event) && !popup.contains(event.relatedTarget)) hide();
+  });
+  popup.addEventListener("pointerleave", hide);
   addEventListener("focusin", (event) => (shape(event) ? show(shape(event)) : hide()));
   addEventListener("click", (event) => {
     if (event.target.closest?.("a.shape")) event.preventDefault();

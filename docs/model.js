@@ -37,15 +37,16 @@ function linear(x, { weight, bias }) {
     for (let o = 0; o < weight.length; o += 2) {
       const p = Math.min(o + 1, weight.length - 1);
       const [v, w] = [weight[o], weight[p]];
-      let v0 = bias ? bias[o] : 0, w0 = bias ? bias[p] : 0; // prettier-ignore
-      let v1 = v0, v2 = v0, v3 = v0, w1 = w0, w2 = w0, w3 = w0; // prettier-ignore
+      let v0, v1, v2, v3, w0, w1, w2, w3;
+      v0 = v1 = v2 = v3 = bias ? bias[o] : 0;
+      w0 = w1 = w2 = w3 = bias ? bias[p] : 0;
       for (let i = 0; i < width; i++) {
-        const vi = v[i], wi = w[i], a = x0[i], b = x1[i], c = x2[i], d = x3[i]; // prettier-ignore
-        v0 += vi * a, v1 += vi * b, v2 += vi * c, v3 += vi * d; // prettier-ignore
-        w0 += wi * a, w1 += wi * b, w2 += wi * c, w3 += wi * d; // prettier-ignore
+        const vi = v[i], wi = w[i], a = x0[i], b = x1[i], c = x2[i], d = x3[i];
+        v0 += vi * a; v1 += vi * b; v2 += vi * c; v3 += vi * d;
+        w0 += wi * a; w1 += wi * b; w2 += wi * c; w3 += wi * d;
       }
-      out[t3][o] = v3, out[t2][o] = v2, out[t1][o] = v1, out[t][o] = v0; // prettier-ignore
-      out[t3][p] = w3, out[t2][p] = w2, out[t1][p] = w1, out[t][p] = w0; // prettier-ignore
+      out[t3][o] = v3; out[t2][o] = v2; out[t1][o] = v1; out[t][o] = v0;
+      out[t3][p] = w3; out[t2][p] = w2; out[t1][p] = w1; out[t][p] = w0;
     }
   }
   return out;
@@ -76,9 +77,10 @@ function head(x, p, past) {
   k.push(...linear(x, p.key)); // (S, head_size), S: the positions before and the new ones
   v.push(...linear(x, p.value)); // (S, head_size)
   const head_size = p.key.weight.length;
+  const scale = head_size ** -0.5; // keeps the variance of the scores near 1
   const weights = linear(x, p.query).map((q, t) => {
     const scores = new Float64Array(past.length + t + 1); // no look at the future
-    for (let s = 0; s < scores.length; s++) scores[s] = dot(q, k[s]) * head_size ** -0.5;
+    for (let s = 0; s < scores.length; s++) scores[s] = dot(q, k[s]) * scale;
     return softmax(scores); // sums to 1
   });
   past.weights.push(weights);
