@@ -30,7 +30,8 @@ const state = { tokens: [], at: 0, head: {} }; // the line, the chosen position,
 const models = {};
 
 const all = (selector, root = document) => [...root.querySelectorAll(selector)];
-const percent = (share) => (share < 0.0005 ? "<0.1 %" : `${(100 * share).toFixed(share < 0.1 ? 1 : 0)} %`);
+const percent = (share) =>
+  share < 0.0005 ? "<0.1 %" : `${(100 * share).toFixed(share < 0.1 ? 1 : 0)} %`;
 const visible = (char) => ({ "\n": "↵", " ": "␣" })[char] ?? char;
 const shown = (token) => visible(vocabulary.chars[token]);
 const spoken = (char) => ({ "\n": "line break", " ": "space" })[char] ?? char;
@@ -100,8 +101,12 @@ function take(text) {
     const names = unknown.map((char) => `“${char}”`).join(", ");
     notes.push(`Not in the vocabulary, and left out: ${names}.`);
   }
-  if (tokens.length > SHOWN) notes.push(`The last ${SHOWN} of ${tokens.length} characters are read.`);
-  if (!tokens.length) notes.push("No characters: the models go on from a line break, as the scripts do.");
+  if (tokens.length > SHOWN) {
+    notes.push(`The last ${SHOWN} of ${tokens.length} characters are read.`);
+  }
+  if (!tokens.length) {
+    notes.push("No characters: the models go on from a line break, as the scripts do.");
+  }
   state.tokens = tokens.length ? tokens.slice(-SHOWN) : [0];
   state.at = state.tokens.length - 1;
   for (const note of all(".note")) note.textContent = notes.join(" ");
@@ -119,9 +124,9 @@ function choose(at, focus) {
 function cells(strip, tag) {
   while (strip.children.length > state.tokens.length) strip.lastChild.remove();
   while (strip.children.length < state.tokens.length) {
-    const cell = make(tag, tag === "button" ? { type: "button", class: "cell" } : { class: "cell" });
-    cell.append(make("span", { class: "char" }), make("span", { class: "look" }));
-    strip.append(cell);
+    const glyph = make("span", { class: "char" });
+    const look = make("span", { class: "look" });
+    strip.append(make(tag, { type: tag === "button" && tag, class: "cell" }, glyph, look));
   }
   return [...strip.children];
 }
@@ -171,16 +176,22 @@ function drawRung(rung) {
   const mean = rest.reduce((a, b) => a + b, 0) / rest.length;
   const { probs } = readings[state.at];
   const far = sees(name);
-  rung.querySelector(".sees").textContent = far === 1 ? "sees 1 character" : `sees up to ${far} characters`;
+  rung.querySelector(".sees").textContent =
+    far === 1 ? "sees 1 character" : `sees up to ${far} characters`;
   rung.querySelector(".mean").textContent = rest.length ? mean.toFixed(2) : "";
-  rung.querySelector(".next").replaceChildren(
-    ...likeliest(probs, 3).map((token) => make("span", {}, make("code", {}, shown(token)), ` ${percent(probs[token])}`)),
+  const next = likeliest(probs, 3).map((token) =>
+    make("span", {}, make("code", {}, shown(token)), ` ${percent(probs[token])}`),
   );
+  rung.querySelector(".next").replaceChildren(...next);
   const ribbon = rung.querySelector(".ribbon");
   if (!ribbon.firstChild) ribbon.append(make("div", { class: "strip small", role: "img" }));
   drawStrip(ribbon.firstChild, "span", lost, undefined, far);
-  const worst = lost.indexOf(Math.max(...rest));
-  const label = rest.length ? `The least expected character: ${spoken(vocabulary.chars[state.tokens[worst]])}, ${nats(lost[worst])}` : "One character";
+  let label = "One character";
+  if (rest.length) {
+    const worst = lost.indexOf(Math.max(...rest));
+    const char = spoken(vocabulary.chars[state.tokens[worst]]);
+    label = `The least expected character: ${char}, ${nats(lost[worst])}`;
+  }
   ribbon.firstChild.setAttribute("aria-label", label);
 }
 
@@ -193,10 +204,6 @@ function drawStep(box) {
   const { probs, weights } = readings[state.at];
   const chosen = state.head[name] ?? 0;
   drawStrip(box.querySelector(".strip"), "button", lost, weights[chosen], sees(name));
-  const reads = weights.length
-    ? "Orange: how little the step expected the character. Blue, with the weight in percent: what the chosen head looks at from the framed character. Underlined: all that the step sees from there."
-    : "Orange: how little the step expected the character. Underlined: all that the step sees from the framed one.";
-  box.querySelector(".reads small").textContent = reads;
   drawBars(box, probs, lost);
   if (weights.length) drawHeads(box, readings, chosen);
 }
@@ -211,22 +218,28 @@ function drawBars(box, probs, lost) {
     make(
       "li",
       { class: token === next ? "true" : "", "--p": `${100 * probs[token]}%` },
-      make("code", {}, shown(token)), make("span", { class: "bar" }), make("span", {}, percent(probs[token])),
+      make("code", {}, shown(token)),
+      make("span", { class: "bar" }),
+      make("span", {}, percent(probs[token])),
     ),
   );
   box.querySelector(".bars").replaceChildren(...rows);
   const here = `After “${shown(state.tokens[state.at])}”`;
-  box.querySelector(".after").textContent =
-    next === undefined
-      ? `${here}, where your line ends, the likeliest are:`
-      : `${here} your line goes on with “${shown(next)}”: place ${order.indexOf(next) + 1} of ${order.length}, loss −ln ${probs[next].toFixed(4)} = ${nats(lost[state.at + 1])}.`;
+  let after = `${here}, where your line ends, the likeliest are:`;
+  if (next !== undefined) {
+    const place = `place ${order.indexOf(next) + 1} of ${order.length}`;
+    const loss = `loss −ln ${probs[next].toFixed(4)} = ${nats(lost[state.at + 1])}`;
+    after = `${here} your line goes on with “${shown(next)}”: ${place}, ${loss}.`;
+  }
+  box.querySelector(".after").textContent = after;
 }
 
 /* What a head is called: steps from 5 on have several layers. */
 function headName(name, i) {
   const { n_layer, n_head } = WEIGHTS[name].config;
   if (!n_head) return "the head";
-  return n_layer ? `layer ${1 + Math.floor(i / n_head)}, head ${1 + (i % n_head)}` : `head ${i + 1}`;
+  if (!n_layer) return `head ${i + 1}`;
+  return `layer ${1 + Math.floor(i / n_head)}, head ${1 + (i % n_head)}`;
 }
 
 /* The weights of each head from the chosen position, and one head in words. */
@@ -240,12 +253,16 @@ function drawHeads(box, readings, chosen) {
     const rows = weights.map((_, i) => {
       const radio = make("input", { type: "radio", name: `head-${name}`, value: i });
       radio.checked = i === chosen;
-      return make("tr", {}, make("th", { scope: "row" }, make("label", {}, radio, ` ${headName(name, i)}`)));
+      const label = make("label", {}, radio, ` ${headName(name, i)}`);
+      return make("tr", {}, make("th", { scope: "row" }, label));
     });
-    place.append(make("table", { class: "weights" }, make("thead", {}, make("tr")), make("tbody", {}, ...rows)));
+    const body = make("tbody", {}, ...rows);
+    place.append(make("table", { class: "weights" }, make("thead", {}, make("tr")), body));
   }
   const [head, body] = place.firstChild.children;
-  const columns = few ? [...seen].map((token) => make("th", { scope: "col" }, shown(token))) : [make("th", { scope: "col", class: "most" }, "looks most at, in %")];
+  const columns = few
+    ? seen.map((token) => make("th", { scope: "col" }, shown(token)))
+    : [make("th", { scope: "col", class: "most" }, "looks most at, in %")];
   head.firstChild.replaceChildren(make("th", { scope: "col" }, "head"), ...columns);
   weights.forEach((row, i) => {
     const most = likeliest(row, 4).map((s) => `${shown(seen[s])} ${(100 * row[s]).toFixed(0)}`);
@@ -270,7 +287,10 @@ function inWords(name, readings, chosen, seen) {
   const full = readings.slice(1); // the first character can look at nothing but itself
   for (const { weights } of full) {
     const one = weights[chosen];
-    one.forEach((w, s) => (sums[one.length - 1 - s] = (sums[one.length - 1 - s] ?? 0) + w / full.length));
+    one.forEach((w, s) => {
+      const n = one.length - 1 - s;
+      sums[n] = (sums[n] ?? 0) + w / full.length;
+    });
   }
   const title = headName(name, chosen);
   let text = `From “${shown(seen.at(-1))}”, ${title} looks at ${here.join(", ")}.`;
@@ -320,9 +340,8 @@ function listen() {
 // --- A step writes ---
 
 function writer(box) {
-  const [write, stop, again] = ["write", "stop", "again"].map((name) => box.querySelector(`.${name}`));
-  const [warm, seed] = [box.querySelector(".temperature"), box.querySelector(".seed")];
-  const paper = box.querySelector(".written");
+  const names = [".write", ".stop", ".again", ".temperature", ".seed", ".written"];
+  const [write, stop, again, warm, seed, paper] = names.map((name) => box.querySelector(name));
   let tokens; // the generator, kept when the reader stops
   let writing = 0; // which run: an old one ends when a new one has begun
   const buttons = (busy) => {
@@ -344,7 +363,7 @@ function writer(box) {
       if (run !== writing) return;
       const start = performance.now();
       do own.data += vocabulary.chars[tokens.next().value];
-      while (--rest && still.matches && performance.now() - start < 200); // without motion: in lumps
+      while (--rest && still.matches && performance.now() - start < 200); // still: in lumps
       paper.scrollTop = paper.scrollHeight;
       if (rest) setTimeout(next, still.matches ? 0 : 25);
       else end();
@@ -444,12 +463,14 @@ function drawWindow() {
   const body = document.querySelector("tbody.own");
   if (!body) return;
   const x = state.tokens.slice(-9);
-  const rows = x.slice(1).map((token, t) =>
-    make(
-      "tr", {}, make("th", { scope: "row" }, t), make("td", {}, make("code", {}, x.slice(0, t + 1).map(shown).join(""))),
-      make("td", {}, x.slice(0, t + 1).join(" ")), make("td", {}, make("code", {}, shown(token)), `, ${token}`),
-    ),
-  );
+  const rows = x.slice(1).map((token, t) => {
+    const seen = x.slice(0, t + 1);
+    const cells = [make("code", {}, seen.map(shown).join("")), seen.join(" ")];
+    const last = make("td", {}, make("code", {}, shown(token)), `, ${token}`);
+    const row = make("tr", {}, make("th", { scope: "row" }, t));
+    row.append(...cells.map((cell) => make("td", {}, cell)), last);
+    return row;
+  });
   body.replaceChildren(...rows);
 }
 
@@ -485,11 +506,13 @@ function averages() {
 function letters() {
   const list = document.querySelector(".letters");
   if (!list || !HTMLElement.prototype.showPopover) return; // a link leads to the letters
-  const popup = make("div", { id: "letters-here", popover: "manual", role: "tooltip" }, list.cloneNode(true));
+  const attributes = { id: "letters-here", popover: "manual", role: "tooltip" };
+  const popup = make("div", attributes, list.cloneNode(true));
   document.body.append(popup);
   const shape = ({ target }) => {
-    const found = target.closest?.(".shape, .c1");
-    return found && (found.matches(".shape") || /\((?:[^()]*, )?[BTCV](?:, [^()]*)?\)/.test(found.textContent)) ? found : null;
+    const found = target.closest?.(".shape, .c1"); // a link, or a comment in the code
+    const letters = /\((?:[^()]*, )?[BTCV](?:, [^()]*)?\)/;
+    return found && letters.test(found.textContent) ? found : null;
   };
   let place; // the shape that the letters are shown for
   const hide = () => popup.matches(":popover-open") && popup.hidePopover();
@@ -509,7 +532,8 @@ function letters() {
     if (event.pointerType === "mouse" && shape(event)) show(shape(event));
   });
   addEventListener("pointerout", (event) => {
-    if (event.pointerType === "mouse" && shape(event) && !popup.contains(event.relatedTarget)) hide();
+    if (event.pointerType !== "mouse" || popup.contains(event.relatedTarget)) return;
+    if (shape(event)) hide();
   });
   popup.addEventListener("pointerleave", hide);
   addEventListener("focusin", (event) => (shape(event) ? show(shape(event)) : hide()));

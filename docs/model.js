@@ -26,8 +26,8 @@ function add(x, y) {
 /* Rows of a table, one for each number in idx (T,): (T, C). */
 const embedding = (idx, { weight }) => idx.map((token) => weight[token]);
 
-/* (T, in) to (T, out); weight (out, in), bias (out,) or none. Two outputs at four positions each are
-   computed side by side: sums that need not wait for each other, where the time goes. */
+/* (T, in) to (T, out); weight (out, in), bias (out,) or none. The time goes here: two outputs at
+   four positions each are computed side by side, eight sums that need not wait for each other. */
 function linear(x, { weight, bias }) {
   const out = x.map(() => new Float64Array(weight.length)); // (T, out)
   const width = weight[0].length;
@@ -170,7 +170,8 @@ function unpack({ shapes, float16: base64 }) {
   const bytes = Uint8Array.from(atob(base64), (char) => char.charCodeAt(0));
   const view = new DataView(bytes.buffer);
   let at = 0;
-  const row = (n) => Float64Array.from({ length: n }, () => float16(view.getUint16(2 * at++, true)));
+  const next = () => float16(view.getUint16(2 * at++, true)); // the lower byte first
+  const row = (n) => Float64Array.from({ length: n }, next);
   const model = {};
   for (const [name, [n, width]] of Object.entries(shapes)) {
     const keys = name.split(".");
