@@ -93,8 +93,8 @@ function likeliest(probs, n) {
 
 // --- The line ---
 
-/* The line as the models read it, and what has to be said of it. */
-function take(text) {
+/* The line as the models read it, and what has to be said of it, aloud where it is typed. */
+function take(text, field) {
   const { tokens, unknown } = vocabulary.encode(text);
   const notes = [];
   if (unknown.length) {
@@ -109,7 +109,10 @@ function take(text) {
   }
   state.tokens = tokens.length ? tokens.slice(-SHOWN) : [0];
   state.at = state.tokens.length - 1;
-  for (const note of all(".note")) note.textContent = notes.join(" ");
+  for (const note of all(".note")) {
+    note.setAttribute("aria-live", note.previousElementSibling.contains(field) ? "polite" : "off");
+    note.textContent = notes.join(" ");
+  }
 }
 
 /* Choose a position of the line. */
@@ -307,7 +310,7 @@ function listen() {
   addEventListener("input", ({ target }) => {
     if (!target.matches(".line")) return;
     for (const other of all(".line")) if (other !== target) other.value = target.value;
-    take(target.value);
+    take(target.value, target);
     draw();
   });
   addEventListener("change", ({ target }) => {
@@ -560,7 +563,7 @@ if (document.querySelector("#live")) {
   for (const box of all(".try")) writer(box);
   for (const button of all(".load")) loader(button);
   for (const line of all(".line")) line.value = DATA.line;
-  take(DATA.line);
+  take(DATA.line, null);
   listen();
   addEventListener("input", drawWindow);
   drawWindow();
