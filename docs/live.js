@@ -68,16 +68,17 @@ function read(name, idx) {
   const one = model(name);
   if (one.read.size > 2000) one.read.clear();
   return idx.map((_, i) => {
-    const window = context(one, idx, i);
-    if (!one.read.has(window.join())) {
+    const key = context(one, idx, i).join();
+    if (!one.read.has(key)) {
+      // causal: a row is what its position would have been given if the line ended there
+      const window = context(one, idx, Math.max(i, Math.min(one.block_size, idx.length) - 1));
       const past = LanguageModel.past();
       one.forward(window, past).forEach((logits, t) => {
-        // causal: a row is what its position would have been given if the line ended there
         const weights = past.weights.map((rows) => rows[t]);
         one.read.set(window.slice(0, t + 1).join(), { logits, probs: softmax(logits), weights });
       });
     }
-    return one.read.get(window.join());
+    return one.read.get(key);
   });
 }
 
@@ -374,8 +375,10 @@ function writer(box) {
     next();
   };
   const end = () => {
+    const here = document.activeElement === stop; // a button that is off loses the focus
     writing++;
     buttons(false);
+    if (here) write.focus();
   };
   const forget = () => {
     if (writing) end();
@@ -387,10 +390,7 @@ function writer(box) {
     go();
     stop.focus();
   });
-  stop.addEventListener("click", () => {
-    end();
-    write.focus();
-  });
+  stop.addEventListener("click", end);
   again.addEventListener("click", () => {
     begin();
     go();
