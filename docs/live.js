@@ -511,7 +511,7 @@ function letters() {
   if (!list || !HTMLElement.prototype.showPopover) return; // a link leads to the letters
   const attributes = { id: "letters-here", popover: "manual", role: "tooltip" };
   const popup = make("div", attributes, list.cloneNode(true));
-  document.body.append(popup);
+  document.querySelector("main").append(popup);
   const shape = ({ target }) => {
     const found = target.closest?.(".shape, .c1"); // a link, or a comment in the code
     const letters = /\((?:[^()]*, )?[BTCV](?:, [^()]*)?\)/;
