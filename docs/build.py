@@ -1,10 +1,11 @@
-"""Makes the walkthrough, docs/index.html, and the measured part of the README.
+"""Makes the walkthrough, docs/index.html and docs/beyond.html, and the measured part of the README.
 
     python docs/build.py
 
-What goes in: the scripts, docs/results.json, the sentences in docs/steps.toml, and the form
-of the page in docs/page.html.jinja and docs/page.css. The same input gives the same output, to the
-byte. Needs docs/requirements.txt, and git, whose diffs it shows.
+What goes in: the scripts, docs/results.json, docs/weights.json, the sentences in docs/steps.toml,
+the form of the pages in docs/page.html.jinja and docs/page.css, and their live parts in docs/live.*
+and docs/model.js. The same input gives the same output, to the byte. Needs docs/requirements.txt,
+and git, whose diffs it shows.
 """
 
 import argparse
@@ -25,6 +26,7 @@ from attention import draw
 from exercise_tables import fine_tuning, own_text
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from latex2mathml.converter import convert
+from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 from pygments import highlight
 from pygments.formatters import HtmlFormatter
@@ -32,6 +34,8 @@ from pygments.lexers import PythonLexer
 
 DOCS = Path(__file__).resolve().parent
 ROOT = DOCS.parent
+LINE = "ROMEO:\nThe king shall come to th"  # what the live parts read at first
+BESIDE = "07_full_gpt"  # its weights are a file beside the page
 VIDEO = "https://www.youtube.com/watch?v=kCc8FmEb1nY"
 IN_THE_VIDEO = {  # the val loss that is said or shown there
     "01_bigram": "2.5",
@@ -97,7 +101,7 @@ def ladder(steps: list[dict]) -> Figure:
         at = (x, step["val_loss"] if x == 4 else step["highest"])
         text = f"{step['val_loss']:.2f}"
         ax.annotate(text, at, offset, textcoords="offset points", ha="center", fontsize=9)
-    names = [f"{x} " + step["short"].replace(" ", "\n") for x, step in enumerate(steps, 1)]
+    names = [f"{x}\n" + step["short"].replace(" ", "\n") for x, step in enumerate(steps, 1)]
     names[-1] += f"\n({steps[-1]['size']})"
     ax.set_xticks(range(1, len(steps) + 1), names, fontsize=8)
     ax.tick_params(axis="y", labelsize=8)
@@ -308,6 +312,61 @@ def put_in(text: str, name: str, part: str) -> str:
     return before + start + part + end + rest.split(end)[1]
 
 
+def visible(text: str) -> str:
+    """The text with its line breaks and spaces to be seen."""
+    return text.replace("\n", "↵").replace(" ", "␣")
+
+
+def shapes(text: str) -> Markup:
+    """The text with each shape, as (B, T, C), a link to what the letters mean."""
+    link = r'<a class="shape" href="#letters">\1</a>'
+    return Markup(re.sub(r"(\([BTCVhd3/, ]*[BTCV][BTCVhd3/, ]*\))", link, str(escape(text))))
+
+
+def window(results: dict, chars: str) -> dict:
+    """One window of the text, as common/data.py prints it: both rows of tokens, and the text."""
+    x, y = (json.loads(row) for row in re.findall(r"[xy] = (\[[\d, ]+\])", results["data"]))
+    return {"chars": chars, "x": x, "y": y, "text": "".join(chars[i] for i in [*x, y[-1]])}
+
+
+def exercises() -> str:
+    """The README's exercises as HTML; its links lead from docs/ to the files above."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    text = re.search(r"^## Exercises\n(.*?)^## ", text, flags=re.DOTALL | re.MULTILINE)[1]
+    text = str(escape(text.strip()))
+    text = re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", text)
+    text = re.sub(r"`(.+?)`", r"<code>\1</code>", text)
+    text = re.sub(r"\[([^\]]+)\]\((https?:[^)]+)\)", r'<a href="\2">\1</a>', text)
+    text = re.sub(r"\[([^\]]+)\]\(([^)]+)\)", r'<a href="../\2">\1</a>', text)
+    parts, items = [], []
+    for part in re.split(r"\n\n|\n(?=- )", text):
+        (items if part.startswith("- ") else parts).append(part.removeprefix("- "))
+    lists = ["<ul>", *(f"<li>{item}</li>" for item in items), "</ul>"]
+    return "\n".join([*(f"<p>{part}</p>" for part in parts), *lists])
+
+
+def live(names: list[str], results: dict) -> dict:
+    """What the live parts of a page with these steps take: sizes, samples and weights."""
+    kept = json.loads((DOCS / "weights.json").read_text(encoding="utf-8"))
+    learning = {n: seen for n, seen in results["learning"].items() if n in names}
+    weights = {
+        name: {key: value for key, value in entry.items() if key != "proof"}
+        for name, entry in kept["steps"].items()
+        if name in names and "float16" in entry
+    }
+    data = {"chars": kept["chars"], "line": LINE, "weights": weights, "learning": learning}
+    file = DOCS / f"{BESIDE}.js"
+    size = len(file.read_bytes()) / 1e6
+    return {
+        "learning": learning,
+        "in_the_page": list(weights),
+        "beside": {"name": BESIDE, "file": file.name, "size": f"{size:.1f} MB"},
+        "window": window(results, kept["chars"]),
+        "exercises": exercises(),
+        "data": Markup(json.dumps(data, ensure_ascii=False).replace("<", "\\u003c")),
+    }
+
+
 def build() -> dict[Path, str]:
     """Every file that comes from the scripts and the results, with its text."""
     results = json.loads((DOCS / "results.json").read_text(encoding="utf-8"))
@@ -317,6 +376,7 @@ def build() -> dict[Path, str]:
         loader=FileSystemLoader(DOCS), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
+    environment.filters |= {"visible": visible, "shapes": shapes}
     steps: list[dict] = []
     for number, (name, entry) in enumerate(table.items(), 1):
         step = results["steps"][name] | entry | {"name": name, "number": number}
@@ -348,19 +408,25 @@ def build() -> dict[Path, str]:
         figure = draw({head["name"]: head["weights"]}, results["attention"]["text"], 1, INK, ACCENT)
         head["svg"] = svg(figure, f"head-{role}", ON_THE_PAGE)
     video = [step for step in steps if not step["beyond"]]
-    page = environment.get_template("page.html.jinja").render(
-        results=results,
-        exercises=exercises,
-        dates=dates(results),
-        steps=video,
-        beyond=[step for step in steps if step["beyond"]],
-        heads=heads,
-        video=VIDEO,
-        ladder=svg(ladder(video), "ladder", ON_THE_PAGE),
-        second=second.page(
-            steps, svg(second.figure(steps, INK, ACCENT, MUTED), "second", ON_THE_PAGE)
-        ),
-    )
+    after = [step for step in steps if step["beyond"]]
+    picture = svg(second.figure(steps, INK, ACCENT, MUTED), "second", ON_THE_PAGE)
+    ladder_of_time = second.page(steps, picture)
+    pages = {
+        page: environment.get_template("page.html.jinja").render(
+            page=page,
+            results=results,
+            exercises=exercises,
+            dates=dates(results),
+            steps=video,
+            beyond=after,
+            heads=heads,
+            video=VIDEO,
+            ladder=svg(ladder(video), "ladder", ON_THE_PAGE),
+            second=ladder_of_time,
+            live=live([step["name"] for step in shown], results),
+        )
+        for page, shown in (("index.html", video), ("beyond.html", after))
+    }
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     readme = put_in(readme, "measured", measured(results, steps))
     readme = put_in(readme, "threads", threads(results))
@@ -373,7 +439,7 @@ def build() -> dict[Path, str]:
     paper = '<rect width="100%" height="100%" fill="#ffffff"/>'
     picture = re.sub(r"(<svg[^>]*>)", rf"\1\n {paper}", picture, count=1)
     return {
-        DOCS / "index.html": page + "\n",
+        **{DOCS / page: text + "\n" for page, text in pages.items()},
         DOCS / "ladder.svg": picture + "\n",
         ROOT / "README.md": readme,
     }

@@ -6,8 +6,9 @@
 The first measures all steps of docs/steps.toml, the second those two again, and leaves the rest of
 the file as it is. Each step runs with three seeds, step 9 with one: its model writes a sample and
 shows what its heads look at. Steps 7 and up run at the size that this machine's default gives.
-Takes about half an hour on two cores, and a machine that does nothing else; needs
-docs/requirements.txt. What the README and the page say was measured comes from that file.
+Then docs/export.py trains each once more, for what runs in the page. Takes about forty minutes on
+two cores, and a machine that does nothing else; needs docs/requirements.txt. What the README and
+the page say was measured comes from that file.
 """
 
 import argparse
@@ -29,6 +30,7 @@ from types import ModuleType
 import numpy as np
 import torch
 from attention import TEXT, attention_weights, from_checkpoint, head_names
+from export import export, write_results
 
 from common.data import TINY_SHAKESPEARE, load_corpus
 
@@ -268,10 +270,9 @@ def main() -> None:
     if not TINY_SHAKESPEARE.exists():
         sys.exit(f"{TINY_SHAKESPEARE} is missing; what is measured is a run on Tiny Shakespeare")
     results = measure_all(names or list(TABLE), old)
-    text = json.dumps(results, indent=1, ensure_ascii=False)
-    rows = re.sub(r"\[[\s\d.,-]+\]", lambda found: " ".join(found[0].split()), text)
-    RESULTS.write_text(rows + "\n", encoding="utf-8")
-    print(f"wrote {RESULTS}")
+    results["data"] = run("common/data.py")
+    results["learning"] = old.get("learning", {}) | export(names or list(TABLE))
+    write_results(results)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,6 +26,10 @@ sys.path.insert(0, str(ROOT / "exercises"))
 STEPS = [importlib.import_module(name) for name in SCRIPTS]
 torch.set_num_threads(1)  # toy models are fastest so, on a busy machine by far
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's `pytest &` ignores Ctrl-C
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))),
+    None,
+)
 SMALL = {"n_embd": 32, "n_head": 4, "n_layer": 2, "block_size": 8, "batch_size": 4}
 SMALL |= {"eval_iters": 2, "eval_batch_size": 4, "max_new_tokens": 40}
 
@@ -80,3 +85,16 @@ def corpus():
 def step(request):
     """Each of the steps in turn, imported."""
     return request.param
+
+
+@pytest.fixture(scope="module")
+def browser():
+    sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+    if not CHROMIUM:
+        pytest.skip("there is no Chromium here to open the page in")
+    root = hasattr(os, "geteuid") and os.geteuid() == 0  # who may not use the sandbox
+    args = ["--no-sandbox"] if root else []
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=args)
+        yield browser
+        browser.close()

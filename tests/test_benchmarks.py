@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from conftest import ROOT, SCRIPTS, run
+from conftest import CHROMIUM, ROOT, SCRIPTS, run
 
 from benchmarks import throughput
 
@@ -71,3 +71,13 @@ def test_threads_wait_as_in_the_steps():
     line = r'os\.environ\.setdefault\("GOMP_SPINCOUNT", "\d+"\)'
     (here,) = re.findall(line, THROUGHPUT.read_text(encoding="utf-8"))
     assert here in (ROOT / "07_full_gpt.py").read_text(encoding="utf-8")
+
+
+def test_the_page_is_timed():
+    pytest.importorskip("playwright", reason="needs playwright")
+    if not CHROMIUM:
+        pytest.skip("there is no Chromium here to time the page in")
+    done = run(ROOT / "benchmarks" / "page.py", "--rounds", 1)
+    assert done.returncode == 0, done.stderr
+    rows = re.findall(r"^(\w+)(?: +\d+\.\d\d){3}$", done.stdout, flags=re.M)
+    assert rows == SCRIPTS[:7]

@@ -1,7 +1,6 @@
 """The walkthrough: it is what the scripts and the measurements make it, and works in a browser."""
 
 import json
-import os
 import re
 import shutil
 import statistics
@@ -23,13 +22,10 @@ import measure  # noqa: E402
 pytestmark = pytest.mark.slow
 RESULTS = json.loads((ROOT / "docs" / "results.json").read_text(encoding="utf-8"))
 PAGE = ROOT / "docs" / "index.html"
+BEYOND = ROOT / "docs" / "beyond.html"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 VIDEO = [name for name, row in TABLE.items() if "/" not in row["file"]]  # the seven
 SEVERAL = [name for name in SCRIPTS if name != "09_keep"]  # measured with several seeds
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))),
-    None,
-)
 NUMBER = re.compile(r"\d+(?:\.\d+)?")
 git = pytest.mark.skipif(not shutil.which("git"), reason="needs git")
 
@@ -48,8 +44,9 @@ def test_page_ladder_and_readme_are_up_to_date():
         assert all(a == b or abs(float(a) - float(b)) < 0.015 for a, b in pairs), old
 
 
-def test_the_page_is_one_small_file():
-    text = PAGE.read_text(encoding="utf-8")
+@pytest.mark.parametrize("file", [PAGE, BEYOND])
+def test_the_page_is_one_small_file(file):
+    text = file.read_text(encoding="utf-8")
     assert len(text.encode()) < 1_200_000
     assert not re.search(r'src="|@import|<link (?!rel="icon" href="data:)', text)
     assert not re.findall(r"url\((?!#)", text)
@@ -73,7 +70,7 @@ def test_docstring_table_and_page_name_the_same_loss(name):
     if name in SEVERAL:
         row = re.search(rf"^\| \[{TABLE[name]['file']}\]\S*.*\|$", README, flags=re.M)[0]
         assert row.split(" | ")[2] == loss(name)
-        page = PAGE.read_text(encoding="utf-8")
+        page = (PAGE if name in VIDEO else BEYOND).read_text(encoding="utf-8")
         section = page.split(f'<section id="step-{SCRIPTS.index(name) + 1}"')[1]
         assert re.search(r"<dt>val loss</dt><dd>(\S+)", section)[1] == loss(name)
 
@@ -316,19 +313,6 @@ def test_a_layer_is_a_row_and_titles_are_whole():
 # --- In a browser ---
 
 
-@pytest.fixture(scope="module")
-def browser():
-    sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
-    if not CHROMIUM:
-        pytest.skip("there is no Chromium here to open the page in")
-    root = hasattr(os, "geteuid") and os.geteuid() == 0  # who may not use the sandbox
-    args = ["--no-sandbox"] if root else []
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=args)
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
 def page(browser):
     """The page in a browser, with what it said on the console and what it asked for."""
@@ -342,14 +326,24 @@ def page(browser):
     page.close()
 
 
+def open_page(page, file):
+    """The names of the steps on that page by their numbers, once it is open."""
+    page.goto(file.as_uri())
+    names = [name for name in SCRIPTS if (name in VIDEO) == (file == PAGE)]
+    return {SCRIPTS.index(name) + 1: name for name in names}
+
+
 @git
-def test_the_page_opens_and_shows_each_step(page):
-    assert page.noise == [PAGE.as_uri()]
-    assert page.locator("section.step").count() == len(SCRIPTS)
-    for number, (name, row) in enumerate(TABLE.items(), 1):
+@pytest.mark.parametrize("file", [PAGE, BEYOND])
+def test_the_page_opens_and_shows_each_step(page, file):
+    shown = open_page(page, file)
+    assert page.noise == [PAGE.as_uri(), file.as_uri()]
+    assert page.locator("section.step").count() == len(shown)
+    for number, name in shown.items():
+        row = TABLE[name]
         section = page.locator(f"#step-{number}")
         assert section.locator("math").count() == ("formula" in row)
-        assert section.locator("svg").count() == (name in SEVERAL)
+        assert section.locator("figure [role=img] svg").count() == (name in SEVERAL)
         assert section.locator(".picture").count() == ("picture" in row)
         if "video" in row:
             assert "&t=" in section.locator("a[href^=https]").first.get_attribute("href")
@@ -363,7 +357,7 @@ def test_the_page_opens_and_shows_each_step(page):
             added, removed = map(int, printed.split()[:2])
             assert section.locator(".diff ins").count() == added
             assert section.locator(".diff del").count() == removed
-            assert section.locator("h3").first.inner_text().endswith(f"+{added} −{removed}")
+            assert section.locator(".code h3").inner_text().endswith(f"+{added} −{removed}")
 
 
 def test_the_view_switches_by_keyboard(page):
@@ -371,7 +365,7 @@ def test_the_view_switches_by_keyboard(page):
     diff, file = section.locator(".diff"), section.locator(".file")
     assert diff.is_visible()
     assert not file.is_visible()
-    section.locator("a").first.focus()
+    section.locator(".learn .sample").focus()
     for _ in range(5):
         page.keyboard.press("Tab")
         if page.evaluate("document.activeElement.id") == "diff-6":
@@ -393,9 +387,11 @@ def test_a_link_to_a_line_works_again_and_back_is_harmless(page):
     assert page.noise == [PAGE.as_uri()]
 
 
-def test_the_tables_lead_to_the_line(page):
+@pytest.mark.parametrize("file", [PAGE, BEYOND])
+def test_the_tables_lead_to_the_line(page, file):
     sync_api = pytest.importorskip("playwright.sync_api")
-    for number, row in enumerate(TABLE.values(), 1):
+    for number, name in open_page(page, file).items():
+        row = TABLE[name]
         if number > 1:
             page.locator(f"#file-{number}").check()  # the other view, from which the link returns
         page.locator(f"a[href='#key-{number}']").click()
@@ -404,20 +400,24 @@ def test_the_tables_lead_to_the_line(page):
         assert line.inner_text().strip().startswith(row["key"])
 
 
+@pytest.mark.parametrize("file", [PAGE, BEYOND])
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1200), ("dark", 380)])
-def test_the_page_is_accessible(page, scheme, width):
+def test_the_page_is_accessible(page, file, scheme, width):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe").Axe()
     page.emulate_media(color_scheme=scheme)
     page.set_viewport_size({"width": width, "height": 800})
-    for number in (3, 5, 7, 9):  # one half of the steps with their changes, the other with the file
+    for number in list(open_page(page, file))[2::2]:  # the others with their changes
         page.locator(f"#file-{number}").check()
     found = axe.run(page)
     assert found.response["violations"] == [], found.generate_report()
 
 
+@pytest.mark.parametrize("file", [PAGE, BEYOND])
 @pytest.mark.parametrize("view", ["diff", "file"])
-def test_the_page_fits_a_phone(page, view):
+def test_the_page_fits_a_phone(page, file, view):
     page.set_viewport_size({"width": 380, "height": 800})
-    for number in range(2, len(SCRIPTS) + 1):
+    for number, name in open_page(page, file).items():
+        if "extends" not in TABLE[name]:
+            continue
         page.locator(f"#{view}-{number}").check()
     assert page.evaluate("document.documentElement.scrollWidth") == 380
