@@ -46,6 +46,7 @@ IN_THE_VIDEO = {  # the val loss that is said or shown there
     "06_residual_layernorm": "2.06",
     "07_full_gpt": "1.48",
 }
+TRAIN_AS_BEFORE = ("09_keep", "15_cache", "16_many")  # as the step that they extend
 # Colours that stand for the page's own, light or dark, and what they are in a file by itself.
 INK, ACCENT, MUTED = "#010101", "#020202", "#030303"
 ON_THE_PAGE = {INK: "var(--ink)", ACCENT: "var(--accent)", MUTED: "var(--muted)"}
@@ -397,6 +398,7 @@ def build() -> dict[Path, str]:
             "url": f"{VIDEO}&t={seconds(moment)}s" if moment else None,
             "sources": list(step.get("sources", {}).items()),
             "in_the_video": IN_THE_VIDEO.get(name),
+            "as_before": name in TRAIN_AS_BEFORE,
         }
         signs = [sign for hunk in step["hunks"] for sign, _, _ in hunk]
         step |= {"added": signs.count("+"), "removed": signs.count("-"), "key_line": find_key(step)}

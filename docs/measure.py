@@ -4,11 +4,12 @@
     python docs/measure.py 07_full_gpt 09_keep
 
 The first measures all steps of docs/steps.toml, the second those two again, and leaves the rest of
-the file as it is. Each step runs with three seeds, step 9 with one: its model writes a sample and
-shows what its heads look at. Steps 7 and up run at the size that this machine's default gives.
-Then docs/export.py trains each once more, for what runs in the page. Takes about forty minutes on
-two cores, and a machine that does nothing else; needs docs/requirements.txt. What the README and
-the page say was measured comes from that file.
+the file as it is. Steps 1 to 8 run with three seeds, those from 9 on with one: docs/measure_time.py
+has more of these. Step 9's model writes a sample and shows what its heads look at. Steps 7 and up
+run at the size that this machine's default gives. Then docs/export.py trains steps 1 to 8 once
+more, for what runs in the page. Takes about forty minutes on two cores, and a machine that does
+nothing else; needs docs/requirements.txt. What the README and the page say was measured comes from
+that file.
 """
 
 import argparse
@@ -240,7 +241,8 @@ def measure_all(names: list[str], old: dict, *flags: object) -> dict:
             results["steps"] |= found.pop("steps")
             results |= found
         else:
-            results["steps"][name] = measure(name, SEEDS, *flags)
+            seeds = SEEDS if name < KEEPS else SEEDS[:1]
+            results["steps"][name] = measure(name, seeds, *flags)
     results["steps"] = {name: results["steps"][name] for name in TABLE if name in results["steps"]}
     deep = ("05_blocks", "06_residual_layernorm")
     if set(deep) & set(names):
