@@ -105,6 +105,17 @@ def best_matmul(device: torch.device, dtype: torch.dtype) -> float:
     return max(rates)
 
 
+def best_read(device: torch.device) -> float:
+    """The most bytes a second of a matrix that a product with a vector reads, from main memory."""
+    a, x = torch.randn(8192, 8192, device=device), torch.randn(8192, device=device)  # 268 MB
+    rates = []
+    for _ in range(5):
+        start = finish(device)
+        a @ x
+        rates.append(a.nbytes / (finish(device) - start))
+    return max(rates)
+
+
 class TurnIsOver(Exception):
     """Ends a step's train after as many optimiser steps as a turn has."""
 
@@ -125,7 +136,7 @@ class Contestant:
                 module.register_forward_hook(self.see_dtype)
         self.steps: list[float] = []
         self.characters: list[float] = []
-        self.peak = 0.0
+        self.peak = self.reads = 0.0
 
     def prepare(self, config: object) -> tuple:
         """What the step's main hands to its train: model, corpus, config and device."""
@@ -188,6 +199,16 @@ class Contestant:
         attention = 12 * blocks * config.block_size * getattr(config, "n_embd", 0)
         return (6 * weights + attention) * config.batch_size * config.block_size
 
+    def reading(self) -> str:
+        """How near sampling comes to reading each weight of its matrices once a character."""
+        linear = [module for module in self.model.modules() if isinstance(module, nn.Linear)]
+        size = sum(module.weight.nbytes for module in linear)
+        rate = size / statistics.median(self.characters)
+        return (
+            f"{self.step.__name__} reads {rate / 1e9:.2f} GB of weights a second when it samples, "
+            f"{rate / self.reads:.0%} of {self.reads / 1e9:.1f} GB/s"
+        )
+
     def report(self) -> str:
         """The row of this step."""
         step = statistics.median(self.steps)
@@ -212,10 +233,13 @@ def compare(contestants: list[Contestant], rounds: int, steps: int) -> None:
             if i in (0, rounds - 1):
                 best = best_matmul(contestant.device, contestant.dtype)
                 contestant.peak = max(contestant.peak, best)
+                contestant.reads = max(contestant.reads, best_read(contestant.device))
     print("last column: what a training step reaches in its matrix multiplies, of the best that a")
     print("large one reaches with numbers of the same type")
     for contestant in contestants:
         print(contestant.report())
+    for contestant in contestants:
+        print(contestant.reading())
     if len(contestants) == 2:
         a, b = contestants
         for name, times_a, times_b in (

@@ -33,6 +33,10 @@ from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
 
 DOCS = Path(__file__).resolve().parent
+STEP_TIME = (  # of benchmarks/scaling.py
+    r"T(n) = t + 2\,\frac{n - 1}{n} \cdot \frac{\mathrm{bytes}}{\mathrm{bandwidth}}"
+    r" + 2\,(n - 1) \cdot \mathrm{latency}, \quad \mathrm{efficiency} = \frac{t}{T(n)}"
+)
 ROOT = DOCS.parent
 LINE = "ROMEO:\nThe king shall come to th"  # what the live parts read at first
 BESIDE = "07_full_gpt"  # its weights are a file beside the page
@@ -153,6 +157,26 @@ def curves(steps: list[dict]) -> Figure:
             offset = (4, moved - height - 3)
             style = {"textcoords": "offset points", "fontsize": 8, "color": end[3]}
             ax.annotate(end[2], end[:2], offset, **style)
+    return figure
+
+
+def scaling_curve(found: dict) -> Figure:
+    """How many times as fast as one process several are: as measured, and as predicted."""
+    figure, ax = plt.subplots(figsize=(4.8, 3), layout="constrained")
+    machines = [n for n, _ in found["predicted"]]
+    ax.plot(machines, machines, color=MUTED, linewidth=0.8, linestyle="--")
+    ax.plot(*zip(*found["predicted"], strict=True), color=ACCENT, linewidth=2)
+    one = found["measured"][0][1]
+    for n, seconds in found["measured"]:
+        ax.plot(n, n * one / seconds, "o", color=INK, markersize=5)
+    ax.set_xscale("log", base=2)
+    ax.set_yscale("log", base=2)
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_formatter("{x:.0f}")
+        axis.set_ticks(machines)
+    ax.tick_params(labelsize=8)
+    ax.set_xlabel("processes", fontsize=8)
+    ax.set_ylabel("times one", fontsize=8)
     return figure
 
 
@@ -413,6 +437,10 @@ def build() -> dict[Path, str]:
     after = [step for step in steps if step["beyond"]]
     picture = svg(second.figure(steps, INK, ACCENT, MUTED), "second", ON_THE_PAGE)
     ladder_of_time = second.page(steps, picture)
+    sliding, scaling = (
+        json.loads((DOCS / f"{name}.json").read_text(encoding="utf-8"))
+        for name in ("sliding", "scaling")
+    )
     pages = {
         page: environment.get_template("page.html.jinja").render(
             page=page,
@@ -425,6 +453,10 @@ def build() -> dict[Path, str]:
             video=VIDEO,
             ladder=svg(ladder(video), "ladder", ON_THE_PAGE),
             second=ladder_of_time,
+            sliding=sliding,
+            scaling=scaling,
+            scaling_curve=svg(scaling_curve(scaling), "scaling", ON_THE_PAGE),
+            scaling_formula=convert(STEP_TIME, display="block"),
             live=live([step["name"] for step in shown], results),
         )
         for page, shown in (("index.html", video), ("beyond.html", after))

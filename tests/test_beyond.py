@@ -240,11 +240,18 @@ def as_complex(x):
     return torch.view_as_complex(torch.stack(x.chunk(2, dim=-1), dim=-1).contiguous())
 
 
+def rotary_of(step, **settings):
+    """The step's Rotary in float64, for positions from 0 on, and its config."""
+    config = small_config(step, **settings)
+    rotary = step.Rotary(config).double()
+    from_zero = (0,) if hasattr(step, "Cache") else ()  # which has a text begin anywhere
+    return lambda x: rotary(x, *from_zero), config
+
+
 @pytest.mark.parametrize("step", ROTARY)
 def test_rotary_is_a_multiplication_with_complex_numbers_of_length_1(step):
     torch.manual_seed(0)
-    config = small_config(step, block_size=16)
-    rotary = step.Rotary(config).double()
+    rotary, config = rotary_of(step, block_size=16)
     head_size = config.n_embd // config.n_head
     x = torch.randn(2, config.n_head, 16, head_size, dtype=torch.float64)
     theta = 10000.0 ** (-2 * torch.arange(head_size // 2, dtype=torch.float64) / head_size)
@@ -258,7 +265,7 @@ def test_rotary_is_a_multiplication_with_complex_numbers_of_length_1(step):
 @pytest.mark.parametrize("step", ROTARY)
 def test_a_score_depends_on_the_distance_alone(step):
     torch.manual_seed(0)
-    rotary = step.Rotary(small_config(step, block_size=32)).double()
+    rotary, _ = rotary_of(step, block_size=32)
     q, k = torch.randn(2, 1, 1, 1, 8, dtype=torch.float64)
     scores = (rotary(q.expand(1, 1, 32, 8)) @ rotary(k.expand(1, 1, 32, 8)).mT)[0, 0]  # (T, T)
     for distance in range(-31, 32):
@@ -298,7 +305,8 @@ def test_queries_and_keys_have_one_length_and_attention_is_torchs(step):
     x = torch.randn(3, 8, 32, dtype=torch.float64)
     norm = nn.RMSNorm(8, elementwise_affine=False, dtype=torch.float64)
     heads = attention.qkv(x).view(3, 8, 3, 4, 8).permute(2, 0, 3, 1, 4)
-    q, k = (attention.rotary(norm(part)) for part in heads[:2])
+    rotary, _ = rotary_of(step, dropout=0.0)
+    q, k = (rotary(norm(part)) for part in heads[:2])
     torch.testing.assert_close(q.norm(dim=-1), torch.full((3, 4, 8), 8**0.5).double())
     wanted = F.scaled_dot_product_attention(q, k, heads[2], is_causal=True)
     wanted = attention.proj(wanted.transpose(1, 2).flatten(2))

@@ -176,6 +176,32 @@ WHAT_DIFFERS = {
         "compare": "new",
         "main": "changed",
     },
+    "14_muon to 15_cache": {
+        "docstring": "changed",
+        "Rotary.__init__": "changed",  # positions without end
+        "Rotary.forward": "changed",
+        "Cache": "new",
+        "MultiHeadAttention.forward": "changed",
+        "Block.forward": "changed",  # hands it on
+        "LanguageModel.forward": "changed",
+        "LanguageModel.generate": "changed",
+    },
+    "15_cache to 16_many": {
+        "docstring": "changed",
+        "imports": "changed",
+        "RANK": "new",
+        "PROCESSES": "new",
+        "RUN": "new",
+        "Config.__post_init__": "changed",  # batches that the processes divide
+        "total": "new",
+        "estimate_loss": "changed",  # shared
+        "save": "changed",  # which run it is
+        "hold_ctrl_c": "changed",
+        "train": "changed",
+        "join": "new",
+        "main": "changed",
+        "__main__": "changed",  # who prints
+    },
 }
 
 # How many lines may come and go at most, as git counts them.
@@ -195,6 +221,8 @@ CHANGED_LINES = {
     "13_modern to 14_muon": (54, 13),
     "08_batched_heads to ex2_addition": (175, 55),
     "09_keep to ex3_finetune": (130, 25),
+    "14_muon to 15_cache": (48, 25),
+    "15_cache to 16_many": (70, 13),
 }
 
 ORDER = (
@@ -313,6 +341,7 @@ def test_what_is_new_stands_directly_above_what_uses_it(old, new):
         users.append(names[i + 1 + len(users)])
         texts = [text for part, text in PARTS[new].items() if part.split(".")[0] in users]
         assert any(re.search(rf"\b{name}[(,]", text) for text in texts), name
+        assert any(re.search(rf"\b{name}\b", text) for text in texts), name
 
 
 # --- What is shared ---

@@ -13,7 +13,7 @@ CPU = torch.device("cpu")
 BIGRAM, *TRANSFORMERS = STEPS
 PLAIN = [step for step in STEPS if step.__name__ < "10"]  # train with AdamW and nothing else
 PARAMETERS = [4_225, 7_553, 7_553, 8_609, 16_865, 42_369, *5 * [10_788_929]]
-PARAMETERS += [10_690_625, *2 * [10_693_697]]
+PARAMETERS += [10_690_625, *4 * [10_693_697]]
 
 
 @pytest.mark.parametrize(("script", "count"), list(zip(SCRIPTS, PARAMETERS, strict=False)))
@@ -78,7 +78,10 @@ def test_generate_continues_a_prompt_of_any_length(step, length):
     assert len(tokens) == 20
     assert all(token.shape == (2, 1) and token.dtype == torch.int64 for token in tokens)
     most = 1 if step is BIGRAM else 8  # all that it may see, and not more
-    assert seen == [min(length + i, most) for i in range(20)]
+    wanted = [min(length + i, most) for i in range(20)]
+    if hasattr(step, "Cache"):  # which has all but the new character
+        wanted[1:] = [1] * 19
+    assert seen == wanted
 
 
 def test_generate_hands_the_model_the_last_characters(step):

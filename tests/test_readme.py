@@ -7,6 +7,7 @@ import subprocess
 
 import pytest
 from conftest import EXERCISES, FILES, ROOT, SCRIPTS, STEPS, TABLE, small_flags
+from torch.distributed.run import get_args_parser
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 ALL = [*FILES.values(), *(ROOT / row["file"] for row in EXERCISES.values())]
@@ -113,6 +114,10 @@ def test_commands_in_code_blocks_run_or_parse():
             kinds.add(words[0])
             if words[0] == "git":  # exit status 1: the files differ
                 assert subprocess.run(words, cwd=ROOT, capture_output=True).returncode == 1
+            elif words[0] == "torchrun":
+                args = get_args_parser().parse_args(words[1:])
+                step = STEPS[list(FILES.values()).index(ROOT / args.training_script)]
+                step.parse_args(args.training_script_args)
             elif words[1:3] == ["-m", "pip"]:
                 if "-r" in words:
                     assert (ROOT / words[-1]).is_file()
