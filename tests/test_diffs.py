@@ -340,7 +340,7 @@ def test_what_is_new_stands_directly_above_what_uses_it(old, new):
         users = list(itertools.takewhile(lambda n: n not in PARTS[old], names[i + 1 :]))
         users.append(names[i + 1 + len(users)])
         texts = [text for part, text in PARTS[new].items() if part.split(".")[0] in users]
-        assert any(re.search(rf"\b{name}[(,]", text) for text in texts), name
+        assert any(re.search(rf"\b{name}[(,]|: {name}\b", text) for text in texts), name
         assert any(re.search(rf"\b{name}\b", text) for text in texts), name
 
 
