@@ -7,10 +7,11 @@ The second ladder. The goal is val loss 1.886, the result of nanoGPT's recipe fo
 and that of a training step of each of ours, come from docs/peers.json (benchmarks/peers.py). Losses
 are means of three seeds over the whole validation split. A step with a schedule is trained anew for
 each length, so that its learning rate ends at zero, and the shortest such run that reaches the
-goal is searched, in multiples of 25 optimiser steps. A step without one is trained once, and its
-curve read. Seconds are optimiser steps times the milliseconds of one, so the runs may go side by
-side, one thread each. Writes docs/time.json; a run that is in it is not repeated while the code of
-its script is the same. Takes about an hour on two cores.
+goal is searched among the lengths in LENGTHS; in bfloat16 it begins with the one found in float32
+and only looks upwards. A step without a schedule is trained once, and its curve read. Seconds are
+optimiser steps times the milliseconds of one, so the runs may go side by side, one thread each.
+Writes docs/time.json; a run that is in it is not repeated while the code of its script is the same.
+Takes about an hour on two cores.
 """
 
 import argparse
@@ -35,9 +36,8 @@ RESULTS = ROOT / "docs" / "time.json"
 PEERS = ROOT / "docs" / "peers.json"
 SEEDS = (1337, 1338, 1339)
 GOAL = 1.886
-GRID = 25  # optimiser steps
+LENGTHS = [*range(100, 300, 25), *range(300, 500, 50), *range(500, 2001, 100)]  # optimiser steps
 CONSTANT = 1600  # steps of a run at a constant rate: enough for the goal
-LONGEST = 2000  # the laptop size's own length, and the recipe's
 STEPS = [name for name in TABLE if "07" <= name < "15"]
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
@@ -80,19 +80,17 @@ def at_steps(curve: list[list[float]], steps: float) -> float:
 def next_length(tried: dict[int, float]) -> int | None:
     """A length to try, given the losses of others; None, when the shortest is known or none is."""
     reached = [n for n, loss in tried.items() if loss <= GOAL]
-    high = min(reached, default=None)
-    low = max((n for n in tried if n < (high or math.inf) and n not in reached), default=None)
-    if high and (high == GRID or (low and high - low == GRID)):
+    high = min(reached, default=math.inf)
+    low = max((n for n in tried if n < high), default=0)
+    between = [n for n in LENGTHS if low < n < high]
+    if not between:
         return None
-    if not high and low == LONGEST:
-        return None
-    known = [n for n in (low, high) if n]
-    slope = -0.35  # of the loss over the logarithm of the length, as a first guess
+    known = [n for n in (low, high) if n in tried]
+    slope = -0.3  # of the loss over the logarithm of the length, as a first guess
     if len(known) == 2:
         slope = (tried[high] - tried[low]) / math.log(high / low)
     guess = known[-1] * math.exp((GOAL - tried[known[-1]]) / slope)
-    guess = GRID * round(guess / GRID)
-    return max(low + GRID if low else GRID, min(guess, high - GRID if high else LONGEST))
+    return min(between, key=lambda n: abs(n - guess))
 
 
 def code(step: str) -> str:
@@ -178,16 +176,23 @@ def search(runs: Runs, pairs: list[tuple[str, str]]) -> None:
         wanted = []
         for step, precision in pairs:
             tried = runs.ends(step, precision)
-            if tried:
-                length = next_length(tried)
-            else:  # as long as in the other precision, if that is known
-                other = [n for n, loss in runs.ends(step, "float32").items() if loss <= GOAL]
-                length = min(other, default=600)
+            if precision == "float32":
+                length = next_length(tried) if tried else 600
+            elif any(loss <= GOAL for loss in tried.values()):
+                length = None
+            else:
+                least = max(tried, default=shortest(runs, step, "float32") - 1)
+                length = min((n for n in LENGTHS if n > least), default=None)
             if length:
                 wanted += [(step, precision, seed, length) for seed in SEEDS]
         if not wanted:
             return
         runs.need(wanted)
+
+
+def shortest(runs: Runs, step: str, precision: str) -> int | None:
+    """The shortest of the lengths that were tried that reaches the goal."""
+    return min((n for n, x in runs.ends(step, precision).items() if x <= GOAL), default=None)
 
 
 def figures(runs: Runs, step: str, precision: str, peers: dict) -> dict:
@@ -197,7 +202,7 @@ def figures(runs: Runs, step: str, precision: str, peers: dict) -> dict:
     source = SAME.get((step, precision), step)
     ends = runs.ends(source, precision)
     if scheduled(step):
-        steps = min((n for n, loss in ends.items() if loss <= GOAL), default=None)
+        steps = shortest(runs, step, precision)
         losses = [r["curve"][-1][1] for s in SEEDS if (r := runs.find(step, precision, s, fits))]
         at_goal = [runs.find(step, precision, s, steps)["curve"][-1][1] for s in SEEDS]
     else:
