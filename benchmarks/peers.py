@@ -154,8 +154,8 @@ def main() -> None:
         if args.only != "curves":
             results["ms"] = turns(folders, args.rounds, args.turn)
         if args.only != "turns":
-            results["nanogpt"]["curve"] = nanogpt(folders["nanogpt"], RECIPE_STEPS, 100)
-            results["video"]["curve"] = video(folders["video"], RECIPE_STEPS, 100)
+            results["nanogpt"]["curve"] = nanogpt(folders["nanogpt"], RECIPE_STEPS, 400)
+            results["video"]["curve"] = video(folders["video"], RECIPE_STEPS, 400)
     text = json.dumps(results, indent=1)
     rows = re.sub(r"\[[\s\d.,]+\]", lambda found: " ".join(found[0].split()), text)
     RESULTS.write_text(rows + "\n", encoding="utf-8")

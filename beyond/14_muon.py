@@ -1,8 +1,10 @@
 """Step 14, Muon: an optimiser for matrices.
 
-New: the matrices of the blocks move along their momentum made orthogonal, so that no direction of
-a matrix is left behind; AdamW keeps the rest. https://kellerjordan.github.io/posts/muon/
-Expect a lower val loss than step 13's at the laptop size; the full size was not run by us.
+New: the matrices of the blocks move along their momentum made orthogonal, so that a step is equally
+large in every direction; AdamW keeps the rest. https://kellerjordan.github.io/posts/muon/
+torch.optim.Muon does so with one matrix after the other, and would take qkv for one.
+Expect a val loss near 1.54 at the laptop size, after two and a half minutes on two cores.
+The full size was not run by us.
 """
 
 import argparse
@@ -105,7 +107,7 @@ class Rotary(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         T = x.shape[-2]
-        a, b = x.chunk(2, dim=-1)  # (..., T, head_size / 2) each, a pair at each index
+        a, b = x.chunk(2, dim=-1)  # (..., T, head_size / 2) each; an index of a and b is a pair
         cos, sin = self.cos[:T], self.sin[:T]  # (T, head_size / 2)
         return torch.cat((a * cos - b * sin, a * sin + b * cos), dim=-1)
 
@@ -126,9 +128,9 @@ class MultiHeadAttention(nn.Module):
         B, T, C = x.shape
         qkv = self.qkv(x).view(B, T, 3, self.n_head, C // self.n_head)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # (B, n_head, T, head_size) each
-        qk = F.rms_norm(torch.stack((q, k)), q.shape[-1:])  # of one length, arXiv 1910.07467
+        qk = F.rms_norm(torch.stack((q, k)), q.shape[-1:])  # both at once, arXiv 1910.07467
         q, k = self.rotary(qk)
-        if x.is_cuda:  # on mps it went wrong with dropout, on a CPU it gains nothing
+        if x.is_cuda:  # on mps it did not apply dropout, on a CPU bfloat16 is faster without it
             dropout = self.dropout.p if self.training else 0.0
             x = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True)
             return self.dropout(self.proj(x.transpose(1, 2).reshape(B, T, C)))  # (B, T, C)
@@ -145,14 +147,14 @@ class FeedForward(nn.Module):
 
     def __init__(self, config: Config) -> None:
         super().__init__()
-        hidden = 8 * config.n_embd // 3  # three matrices with the weights of two four times as wide
+        hidden = 8 * config.n_embd // 3  # three matrices so wide have the weights of two of 4 C
         self.gate = nn.Linear(config.n_embd, hidden)
         self.up = nn.Linear(config.n_embd, hidden)
         self.down = nn.Linear(hidden, config.n_embd)
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.silu(self.gate(x)) * self.up(x)  # (B, T, 8/3 C), the gate says how much passes
+        x = F.silu(self.gate(x)) * self.up(x)  # (B, T, 8/3 C), each feature times its gate
         return self.dropout(self.down(x))  # (B, T, C)
 
 
@@ -222,7 +224,7 @@ class LanguageModel(nn.Module):
 
 def autocast(config: Config, device: torch.device) -> torch.autocast:
     """Inside it matrices are multiplied in bfloat16, where the processor is built for that."""
-    built = False  # as for most CPUs; on mps, attention in half precision has seen the future
+    built = False  # most CPUs are slower with it; on mps it was not tried
     if device.type == "cuda":
         built = torch.cuda.get_device_capability(device) >= (8, 0)
     elif device.type == "cpu":
@@ -338,17 +340,20 @@ def hold_ctrl_c() -> list:
 
 
 def schedule(step: int, config: Config) -> float:
-    """The share of the learning rate that a step takes: up to 1 in a line, then down to 0."""
+    """The share of the learning rate at a step: it rises to 1 in the warm-up, then falls to 0."""
     rise = (step + 1) / config.warmup_iters
     fall = (config.max_iters - step) / max(1, config.max_iters - config.warmup_iters)
     return min(1, rise, fall)
 
 
 def orthogonal(x: Tensor) -> Tensor:
-    """Matrices (n, rows, columns) with all singular values brought near 1: Newton-Schulz steps."""
+    """Matrices (n, rows, columns) with their singular values brought to between 0.7 and 1.2.
+
+    Each Newton-Schulz step takes a singular value s to 3.4445 s - 4.7750 s^3 + 2.0315 s^5.
+    """
     if x.shape[1] > x.shape[2]:
         return orthogonal(x.mT).mT  # the products below are smaller
-    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)  # none above 1, where the steps diverge
     for _ in range(5):
         a = x @ x.mT  # (n, rows, rows)
         b = torch.baddbmm(a, a, a, beta=-4.7750, alpha=2.0315)  # -4.7750 a + 2.0315 a a
@@ -359,19 +364,19 @@ def orthogonal(x: Tensor) -> Tensor:
 @torch.no_grad()
 def muon(optimizer: Optimizer) -> None:
     """Move the matrices, in the groups that have "parts", and leave the rest to the optimiser."""
-    for group in (group for group in optimizer.param_groups if "parts" in group):
+    for group in [group for group in optimizer.param_groups if "parts" in group]:
         updates = []
         for p in group["params"]:
             state = optimizer.state[p]
             if not state:  # like AdamW's own it has a step, which load_state_dict looks for
                 state |= {"step": torch.zeros(()), "momentum": torch.zeros_like(p)}
-            state["momentum"].lerp_(p.grad, 0.15)  # a shorter memory than the usual 0.05 is
+            state["momentum"].lerp_(p.grad, 0.15)  # 0.05 is usual; docs/tried.md
             updates += p.grad.lerp(state["momentum"], 0.85).chunk(group["parts"])
             p.grad = None  # so that AdamW passes it over
         updates = orthogonal(torch.stack(updates))  # (n, rows, columns), all in one go
-        length = 0.2 * max(updates.shape[1:]) ** 0.5  # entries as large as AdamW's: 2502.16982
+        scale = 0.2 * max(updates.shape[1:]) ** 0.5  # entries near 0.2, as AdamW's: 2502.16982
         for p, update in zip(group["params"], updates.split(group["parts"]), strict=True):
-            p.sub_(update.flatten(0, 1), alpha=group["lr"] * length)
+            p.sub_(update.flatten(0, 1), alpha=group["lr"] * scale)
 
 
 def stacks_of(model: nn.Module) -> list[dict]:
@@ -426,8 +431,9 @@ def train(model: nn.Module, corpus: Corpus, config: Config, device: torch.device
         if step == config.max_iters:
             break
         x, y = corpus.batch("train", config.batch_size, config.block_size)  # (B, T)
-        if device.type == "cuda":  # from pinned memory they are copied while the GPU computes
-            x, y = (part.pin_memory().to(device, non_blocking=True) for part in (x, y))
+        if device.type == "cuda":  # from pinned memory, so that the CPU does not wait for the copy
+            x, y = x.contiguous().pin_memory(), y.contiguous().pin_memory()
+            x, y = x.to(device, non_blocking=True), y.to(device, non_blocking=True)
         x, y = x.to(device), y.to(device)
         with autocast(config, device):
             _, loss = compiled(x, y)

@@ -414,6 +414,7 @@ function loader(button) {
     script.addEventListener("load", () => {
       box.querySelector(".ask").hidden = true;
       box.querySelector(".loaded").hidden = false;
+      document.querySelector(".joins").hidden = true;
       failed.textContent = `Loaded: ${WEIGHTS[box.dataset.step].made_from}.`;
       draw();
       box.querySelector(".line").focus();

@@ -94,9 +94,14 @@ def next_length(tried: dict[int, float]) -> int | None:
 
 
 def code(step: str) -> str:
-    """A hash of what the script computes: without its docstring and its comments."""
+    """A hash of what the script computes: without its docstrings and its comments."""
     tree = ast.parse((ROOT / TABLE[step]["file"]).read_text(encoding="utf-8"))
-    return hashlib.sha256(ast.unparse(tree.body[1:]).encode()).hexdigest()[:12]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(
+            node
+        ):
+            del node.body[0]
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:12]
 
 
 class Runs:
@@ -203,19 +208,21 @@ def figures(runs: Runs, step: str, precision: str, peers: dict) -> dict:
     ends = runs.ends(source, precision)
     if scheduled(step):
         steps = shortest(runs, step, precision)
+        fits = max((n for n in ends if n <= fits), default=0)  # the longest that was run
         losses = [r["curve"][-1][1] for s in SEEDS if (r := runs.find(step, precision, s, fits))]
         at_goal = [runs.find(step, precision, s, steps)["curve"][-1][1] for s in SEEDS]
     else:
         length = max(ends)
         steps = at_loss(runs.curve(source, precision, length), GOAL)
         curves = [runs.find(source, precision, s, length)["curve"] for s in SEEDS]
-        losses = [at_steps(c, fits) for c in curves] if fits <= length else []
+        fits = min(fits, length)
+        losses = [at_steps(curve, fits) for curve in curves]
         at_goal = []
     return {
         "step": step, "precision": precision, "ms": ms, "steps_to_goal": steps and round(steps),
         "seconds_to_goal": steps and round(steps * ms / 1000, 1), "losses_at_goal": at_goal,
-        "steps_in_time": fits if losses else None,
-        "losses_in_time": [round(loss, 4) for loss in losses],
+        "steps_in_time": fits if losses and precision == "float32" else None,
+        "losses_in_time": [round(loss, 4) for loss in losses] if precision == "float32" else [],
     }  # fmt: skip
 
 

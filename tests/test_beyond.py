@@ -337,6 +337,13 @@ def test_the_gate_costs_no_weights():
 
 # --- Step 14: Muon ---
 
+
+@pytest.mark.parametrize("script", ["15_cache", "16_many"])
+def test_steps_15_and_16_train_as_step_14_to_the_digit(script, tmp_path, capsys):
+    before = printed(STEP14, tmp_path, capsys).splitlines()[:4]
+    assert printed(BY_NAME[script], tmp_path, capsys).splitlines()[:4] == before
+
+
 MUON = [step for step in STEPS if hasattr(step, "muon")]
 
 

@@ -127,7 +127,8 @@ def test_an_edit_of_words_asks_for_no_new_run_and_one_of_code_does(monkeypatch, 
     monkeypatch.setattr(measure_time, "ROOT", tmp_path)
     monkeypatch.setitem(measure_time.TABLE, "11_recipe", {"file": file.name})
     hashes = []
-    for source in ('"""A."""\nx = 1\n', '"""B."""\n# why\nx = 1\n', '"""A."""\nx = 2\n'):
+    body = "def f():\n    'F.'\n    return"
+    for source in (f'"""A."""\n{body} 1\n', f'"""B."""\n# why\n{body} 1\n', f"{body} 2\n"):
         file.write_text(source)
         hashes.append(measure_time.code("11_recipe"))
     assert hashes[0] == hashes[1] != hashes[2]
