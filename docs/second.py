@@ -7,7 +7,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
-from measure_time import GOAL, SAME, SEEDS, at_loss, recipe_seconds, scheduled
+from measure_time import GOAL, SAME, SEEDS, at_loss, at_steps, recipe_seconds, scheduled
 
 DOCS = Path(__file__).resolve().parent
 TIME = json.loads((DOCS / "time.json").read_text(encoding="utf-8"))
@@ -23,8 +23,12 @@ def peer_rows() -> list[dict]:
         curve = [[steps, loss] for steps, _, loss in PEERS[name]["curve"]]
         steps = at_loss(curve, GOAL)
         fits = min(curve[-1][0], 1000 * recipe_seconds(PEERS) / ms)
-        near = max((point for point in curve if point[0] <= fits), key=lambda point: point[0])
-        row = {"label": label, "ms": ms, "steps": steps and round(steps), "losses": [near[1]]}
+        row = {
+            "label": label,
+            "ms": ms,
+            "steps": steps and round(steps),
+            "losses": [at_steps(curve, fits)],
+        }
         rows.append(row | {"seconds": steps and steps * ms / 1000, "bfloat16": None})
     return rows
 

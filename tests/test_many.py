@@ -377,6 +377,7 @@ def test_processes_that_do_not_meet_end_with_one_line(second, monkeypatch):
 @pytest.mark.skipif(torch.distributed.is_nccl_available(), reason="NCCL is here")
 def test_a_backend_that_is_missing_is_named_in_one_line(second, endpoint, monkeypatch):
     monkeypatch.setattr(STEP16, "select_device", torch.device)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda _: None)  # which a CPU build lacks
     variables = {"RANK": "0", "WORLD_SIZE": "1", "MASTER_PORT": endpoint.split(":")[1]}
     for name, value in variables.items():  # so that there is nobody to wait for
         monkeypatch.setenv(name, value)
