@@ -222,13 +222,13 @@ STOP = """
 import importlib, os, signal, sys
 sys.path[:0] = [{folder!r}]
 step = importlib.import_module("16_many")
-real, taken = step.Muon.step, []
+real, taken = step.muon, []
 def press(*args):
     real(*args)
     taken.append(1)
     if len(taken) == 7 and step.RANK == {rank}:
         signal.raise_signal(signal.SIGINT)
-step.Muon.step = press
+step.muon = press
 step.main(step.parse_args(sys.argv[1:]))
 """
 
