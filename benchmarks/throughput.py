@@ -131,9 +131,6 @@ class Contestant:
         config = dataclasses.replace(config, **{k: ours[k] for k in names & ours.keys()})
         self.model, self.corpus, self.config, self.device = self.prepare(config)
         self.dtype = torch.float32  # what its linear layers compute in, should it be another
-        for module in self.model.modules():
-            if isinstance(module, nn.Linear):
-                module.register_forward_hook(self.see_dtype)
         self.steps: list[float] = []
         self.characters: list[float] = []
         self.peak = self.reads = 0.0
@@ -169,21 +166,30 @@ class Contestant:
                 if len(times) == 2:
                     raise TurnIsOver
 
-        hook, silence = register_optimizer_step_post_hook(after_step), io.StringIO()
+        hooks, silence = [register_optimizer_step_post_hook(after_step)], io.StringIO()
+        for module in self.model.modules():  # not while it samples, where a call is worth timing
+            if isinstance(module, nn.Linear):
+                hooks.append(module.register_forward_hook(self.see_dtype))
         try:
             with contextlib.redirect_stdout(silence), contextlib.redirect_stderr(silence):
                 self.step.train(self.model, self.corpus, config, self.device)
         except TurnIsOver:
             self.steps.append((times[1] - times[0]) / steps)
         finally:
-            hook.remove()
+            for hook in hooks:
+                hook.remove()
             self.checkpoint.unlink(missing_ok=True)
 
     def sample(self, characters: int) -> None:
-        """That many characters, one by one, from a context that is full; timed for each."""
+        """That many characters, one by one, from a context that is full; the mean time of one.
+
+        The character before them is not timed: with a cache, all of the context is read for it.
+        """
         context = torch.zeros((1, self.config.block_size), dtype=torch.long, device=self.device)
+        sampling = self.model.generate(context, 1 + characters)
+        next(sampling)
         start = finish(self.device)
-        for _ in self.model.generate(context, characters):
+        for _ in sampling:
             pass
         self.characters.append((finish(self.device) - start) / characters)
 
@@ -211,31 +217,36 @@ class Contestant:
 
     def report(self) -> str:
         """The row of this step."""
+        row = f"{self.step.__name__:24}"
+        characters = f" {1 / statistics.median(self.characters):8,.0f} characters/s"
+        if not self.steps:
+            return row + characters
         step = statistics.median(self.steps)
         tokens = self.config.batch_size * self.config.block_size / step
-        characters = 1 / statistics.median(self.characters)
-        share = self.operations() / step / self.peak
-        return (
-            f"{self.step.__name__:24} {step * 1e3:9.2f} ms {tokens:10,.0f} tokens/s"
-            f" {characters:8,.0f} characters/s {share:6.1%} of {self.peak / 1e9:,.0f} GFLOP/s"
-        )
+        share = f"{self.operations() / step / self.peak:6.1%} of {self.peak / 1e9:,.0f} GFLOP/s"
+        return row + f" {step * 1e3:9.2f} ms {tokens:10,.0f} tokens/s{characters} {share}"
 
 
 def compare(contestants: list[Contestant], rounds: int, steps: int) -> None:
     """Measure one step, or two in turn, and print a row for each and the ratios."""
     for i in range(-1, rounds):
         for contestant in contestants:
-            contestant.train(steps)
-            contestant.sample(20)
+            if steps:
+                contestant.train(steps)
+            contestant.sample(40)
             if i < 0:  # to warm up
                 contestant.steps.clear()
                 contestant.characters.clear()
             if i in (0, rounds - 1):
-                best = best_matmul(contestant.device, contestant.dtype)
-                contestant.peak = max(contestant.peak, best)
+                if steps:
+                    best = best_matmul(contestant.device, contestant.dtype)
+                    contestant.peak = max(contestant.peak, best)
                 contestant.reads = max(contestant.reads, best_read(contestant.device))
-    print("last column: what a training step reaches in its matrix multiplies, of the best that a")
-    print("large one reaches with numbers of the same type")
+    if steps:
+        print(
+            "last column: what a training step reaches in its matrix multiplies, of the best that"
+        )
+        print("a large one reaches with numbers of the same type")
     for contestant in contestants:
         print(contestant.report())
     for contestant in contestants:
@@ -246,6 +257,8 @@ def compare(contestants: list[Contestant], rounds: int, steps: int) -> None:
             ("trains", a.steps, b.steps),
             ("samples", a.characters, b.characters),
         ):
+            if not times_a:
+                continue
             ratios = [x / y for x, y in zip(times_a, times_b, strict=True)]
             if rounds == 1:
                 ratios *= 2  # quantiles wants two
@@ -266,7 +279,9 @@ def main() -> None:
     )
     parser.add_argument("steps", nargs="+", type=find, help="one or two, like 07")
     parser.add_argument("--rounds", type=int, default=20, help="turns of each = %(default)s")
-    parser.add_argument("--turn", type=int, default=10, help="optimiser steps in one = %(default)s")
+    parser.add_argument(
+        "--turn", type=int, default=10, help="optimiser steps in one = %(default)s; 0: sample"
+    )
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of the CPU")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
     settings = {name: about for step in STEPS for name, about in settings_of(load(step)).items()}
@@ -278,8 +293,8 @@ def main() -> None:
     steps = [load(step) for step in args.steps]
     if len(steps) > 2:
         parser.error("one step or two")
-    if min(args.rounds, args.turn, args.threads) < 1:
-        parser.error("--rounds, --turn and --threads begin at 1")
+    if min(args.rounds, args.turn + 1, args.threads) < 1:
+        parser.error("--rounds and --threads begin at 1, --turn at 0")
     for name in given:
         if not any(name in settings_of(step) for step in steps):
             parser.error(f"{flag(name)} is no setting of {' or '.join(args.steps)}")
