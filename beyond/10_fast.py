@@ -255,7 +255,8 @@ def save(model: nn.Module, optimizer: Optimizer, config: Config, agreed: dict, s
         print(f"step {step} is not saved: {part}: {error.strerror}", file=sys.stderr)
         return False
     finally:
-        part.unlink(missing_ok=True)
+        if part.exists():
+            part.unlink()
     return True
 
 

@@ -116,7 +116,11 @@ class Cache:
         self.block_size, self.length = block_size, 0  # length: of the text so far
 
     def add(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Keep those of T more positions, one when it is full: all, (B, n_head, S, head_size)."""
+        """Keep those of T positions, one where it is full: all that are kept, (B, n_head, S, d).
+
+        Their order is that of the text until it is full. Then it does not matter: a key has its
+        position in it, and a single query looks at all of them.
+        """
         B, n_head, T, head_size = k.shape
         if self.length == 0:
             self.k, self.v = k.new_empty((2, B, n_head, self.block_size, head_size))
@@ -147,7 +151,7 @@ class MultiHeadAttention(nn.Module):
         if cache:
             k, v = cache.add(k, v)
         S = k.shape[2]  # the positions to look at, of which the last T look
-        if T == 1 or (x.is_cuda and T == S):  # on mps it went wrong with dropout
+        if T == 1 or (x.is_cuda and T == S):  # on mps it went wrong, bfloat16 on a CPU was slower
             dropout = self.dropout.p if self.training else 0.0
             x = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=T > 1)
             return self.dropout(self.proj(x.transpose(1, 2).reshape(B, T, C)))  # (B, T, C)
@@ -223,7 +227,7 @@ class LanguageModel(nn.Module):
         loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten())  # (B*T, V), (B*T,)
         return logits, loss
 
-    @torch.inference_mode()
+    @torch.inference_mode()  # less work in each call than no_grad, and calls are what is left
     def generate(
         self, idx: Tensor, max_new_tokens: int, temperature: float = 1.0, top_k: int = 0
     ) -> Iterator[Tensor]:
@@ -302,7 +306,8 @@ def save(model: nn.Module, optimizer: Optimizer, config: Config, agreed: dict, s
         print(f"step {step} is not saved: {part}: {error.strerror}", file=sys.stderr)
         return False
     finally:
-        part.unlink(missing_ok=True)
+        if part.exists():
+            part.unlink()
     return True
 
 

@@ -4,7 +4,7 @@ New: `torchrun --standalone --nproc-per-node=2 beyond/16_many.py` starts two. Ea
 every batch, and the mean of their gradients is the gradient of the batch, so that the number of
 processes changes the time and not the curve; CPUs talk by gloo, GPUs by nccl. arXiv 2006.15704
 A model too large for one GPU takes `fully_shard` in the place of DistributedDataParallel: each rank
-then holds a share of every weight, and save and resume have to gather and deal out the shares.
+then holds a share of every weight; save, resume and Muon, which need whole ones, have to gather it.
 """
 
 import argparse
@@ -17,6 +17,7 @@ import os
 import pickle
 import signal
 import sys
+import time
 import traceback
 import zipfile
 from collections.abc import Iterator
@@ -91,7 +92,7 @@ class Config:
             raise ValueError(f"dropout {self.dropout} must be below 1")
         if self.size not in ("full", "laptop", "auto"):
             raise ValueError(f"size {self.size} must be full, laptop or auto")
-        if self.batch_size % PROCESSES or self.eval_batch_size % PROCESSES:
+        if not self.sample and (self.batch_size % PROCESSES or self.eval_batch_size % PROCESSES):
             sizes = f"batch_size {self.batch_size} and eval_batch_size {self.eval_batch_size}"
             raise ValueError(f"{sizes} must be multiples of the {PROCESSES} processes")
 
@@ -129,7 +130,11 @@ class Cache:
         self.block_size, self.length = block_size, 0  # length: of the text so far
 
     def add(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Keep those of T more positions, one when it is full: all, (B, n_head, S, head_size)."""
+        """Keep those of T positions, one where it is full: all that are kept, (B, n_head, S, d).
+
+        Their order is that of the text until it is full. Then it does not matter: a key has its
+        position in it, and a single query looks at all of them.
+        """
         B, n_head, T, head_size = k.shape
         if self.length == 0:
             self.k, self.v = k.new_empty((2, B, n_head, self.block_size, head_size))
@@ -160,7 +165,7 @@ class MultiHeadAttention(nn.Module):
         if cache:
             k, v = cache.add(k, v)
         S = k.shape[2]  # the positions to look at, of which the last T look
-        if T == 1 or (x.is_cuda and T == S):  # on mps it went wrong with dropout
+        if T == 1 or (x.is_cuda and T == S):  # on mps it went wrong, bfloat16 on a CPU was slower
             dropout = self.dropout.p if self.training else 0.0
             x = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=T > 1)
             return self.dropout(self.proj(x.transpose(1, 2).reshape(B, T, C)))  # (B, T, C)
@@ -236,7 +241,7 @@ class LanguageModel(nn.Module):
         loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten())  # (B*T, V), (B*T,)
         return logits, loss
 
-    @torch.inference_mode()
+    @torch.inference_mode()  # less work in each call than no_grad, and calls are what is left
     def generate(
         self, idx: Tensor, max_new_tokens: int, temperature: float = 1.0, top_k: int = 0
     ) -> Iterator[Tensor]:
@@ -323,7 +328,8 @@ def save(model: nn.Module, optimizer: Optimizer, config: Config, agreed: dict, s
         print(f"step {step} is not saved: {part}: {error.strerror}", file=sys.stderr)
         return False
     finally:
-        part.unlink(missing_ok=True)
+        if part.exists():
+            part.unlink()
     return True
 
 
@@ -374,7 +380,7 @@ def hold_ctrl_c() -> list:
 
     def hold(*_: object) -> None:
         pressed.append(True)
-        if PROCESSES > 1:  # torchrun hands it on to all, and kills who is left after 30 seconds
+        if PROCESSES > 1:  # torchrun hands it on to all: a second one must not end one that saves
             return
         signal.signal(signal.SIGINT, signal.default_int_handler)
         print("\nstopping after this step; Ctrl-C again stops at once", file=sys.stderr)
@@ -445,9 +451,12 @@ def train(model: nn.Module, corpus: Corpus, config: Config, device: torch.device
     groups = [{"params": matrices, "weight_decay": config.weight_decay}]
     groups += [{"params": vectors, "weight_decay": 0.0}, *stacks]
     optimizer = torch.optim.AdamW(groups, fused=True)
-    parallel = DDP(model, forward_sync_buffers=False) if PROCESSES > 1 else model
-    compiled = torch.compile(parallel, dynamic=False) if config.compile else parallel
     agreed = must_agree(config, corpus)
+    text = int(agreed["text"][:10], 16)  # 40 bits, which float64 holds exactly
+    if total(text) != PROCESSES * text:
+        sys.exit("the processes have different texts")
+    parallel = DDP(model, forward_sync_buffers=False) if PROCESSES > 1 else model  # all constant
+    compiled = torch.compile(parallel, dynamic=False) if config.compile else parallel
     saved = None  # the step that the checkpoint holds
     exists = total(config.checkpoint.exists()) > 0  # on any machine
     restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0  # by torchrun
@@ -455,23 +464,27 @@ def train(model: nn.Module, corpus: Corpus, config: Config, device: torch.device
         saved = resume(model, optimizer, config, agreed)
     elif exists:
         sys.exit(f"{config.checkpoint} exists: add --resume, --sample or another --checkpoint")
-    if RANK > 0 and device.type == "cuda":
-        torch.cuda.manual_seed(config.seed + RANK)  # dropout of its own
     start, pressed = saved or 0, hold_ctrl_c()
+    if RANK > 0 and device.type == "cuda":
+        torch.cuda.manual_seed(config.seed + start + RANK)  # dropout of its own
     steps = range(start, config.max_iters + 1)
     hidden = None if sys.stdout.isatty() else True  # None: shown in a terminal, and only there
     bar = tqdm(steps, initial=start, total=config.max_iters, unit="step", disable=hidden)
     for step in bar:
         evaluate = step % config.eval_interval == 0 or step == config.max_iters
         stop = total(len(pressed)) > 0
-        due = step != saved and (evaluate or stop)
+        due = step != saved and (evaluate or stop)  # in all processes alike
         if due and total(RANK == 0 and save(model, optimizer, config, agreed, step)):
             saved = step
         if saved is None:
             sys.exit("no model can be kept there: name another --checkpoint")
         if stop:
             holds = f"{config.checkpoint} holds step {saved}"
-            sys.exit(f"stopped after step {step}; {holds}: the same command with --resume goes on")
+            stopped = f"stopped after step {step}; {holds}: the same command with --resume goes on"
+            if not pressed:  # an error would make the torchrun of this machine start again
+                print(stopped, file=sys.stderr)
+                sys.exit()
+            sys.exit(stopped)
         if evaluate:
             means = estimate_loss(compiled, corpus, config, device)
             bar.clear()  # so that the line does not end up behind it
@@ -481,10 +494,11 @@ def train(model: nn.Module, corpus: Corpus, config: Config, device: torch.device
         if step == config.max_iters:
             break
         x, y = corpus.batch("train", config.batch_size, config.block_size)  # (B, T)
+        x, y = x[RANK::PROCESSES], y[RANK::PROCESSES]  # (B / PROCESSES, T)
         if device.type == "cuda":  # from pinned memory, so that the CPU does not wait for the copy
             x, y = x.contiguous().pin_memory(), y.contiguous().pin_memory()
             x, y = x.to(device, non_blocking=True), y.to(device, non_blocking=True)
-        x, y = x[RANK::PROCESSES].to(device), y[RANK::PROCESSES].to(device)
+        x, y = x.to(device), y.to(device)
         with autocast(config, device):
             _, loss = compiled(x, y)
         optimizer.zero_grad()
@@ -503,15 +517,20 @@ def join(device: torch.device) -> torch.device:
         return device
     if device.type == "mps":
         raise ValueError("processes cannot share a Mac's GPU: add --device cpu")
-    if device.type == "cuda":  # one each
+    if device.index is not None:
+        raise ValueError(f"processes take a GPU each: --device {device.type}, without a number")
+    if device.type == "cuda":
         select_device(f"cuda:{int(os.environ['LOCAL_WORLD_SIZE']) - 1}")
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
-    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"  # total's are on the CPU
     try:
         dist.init_process_group(backend, timeout=datetime.timedelta(minutes=5))
     except (RuntimeError, ValueError) as error:
         sys.exit(f"the processes have not met: {str(error).splitlines()[0]}")
+    if int(os.environ["LOCAL_RANK"]) > 0:  # one process of a machine says what is wrong
+        sys.stderr = io.StringIO()
+        sys.excepthook = lambda *error: traceback.print_exception(*error, file=sys.__stderr__)
     return device
 
 
@@ -527,7 +546,8 @@ def main(config: Config) -> None:
         else:
             corpus = load_corpus(config.data, config.block_size)
         prompt = corpus.encode(config.prompt or corpus.chars[0])
-        device = device if config.sample else join(device)
+        if not config.sample:
+            device = join(device)
     except (OSError, ValueError) as error:
         sys.exit(str(error))
     if config.compile:
@@ -584,9 +604,8 @@ if __name__ == "__main__":
     sys.stdout.reconfigure(errors="replace", line_buffering=True)  # any console, and pipes
     if RANK > 0:
         sys.stdout = io.StringIO()
-    if int(os.environ.get("LOCAL_RANK", 0)) > 0:  # one process of a machine says what is wrong
-        sys.stderr = io.StringIO()
-        sys.excepthook = lambda *error: traceback.print_exception(*error, file=sys.__stderr__)
+    if int(os.environ.get("LOCAL_RANK", 0)) > 0:
+        time.sleep(1)  # the first process of a machine says what is wrong, and torchrun ends all
     try:
         main(parse_args())
     except (KeyboardInterrupt, BrokenPipeError):

@@ -417,6 +417,14 @@ def test_a_full_disk_is_named(half_way, monkeypatch, capsys):
     assert "no space left on device" in line.lower()
 
 
+@pytest.mark.parametrize("step", KEEPING)
+def test_a_file_where_a_folder_should_be_is_named(step, tmp_path, capsys):
+    (tmp_path / "file").write_text("not a folder")
+    message = refused(tmp_path / "file" / "model.pt", step=step, data=SAMPLE)
+    assert message == "no model can be kept there: name another --checkpoint"
+    assert str(tmp_path / "file" / "model.") in capsys.readouterr().err
+
+
 def test_ctrl_c_on_a_full_disk_says_which_step_is_kept(half_way, tmp_path):
     with no_space_left(), ctrl_c_after_step(17, first=11):
         message = stopped(half_way, "--resume")

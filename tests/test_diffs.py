@@ -221,8 +221,8 @@ CHANGED_LINES = {
     "13_modern to 14_muon": (58, 13),
     "08_batched_heads to ex2_addition": (175, 55),
     "09_keep to ex3_finetune": (130, 25),
-    "14_muon to 15_cache": (48, 26),
-    "15_cache to 16_many": (70, 13),
+    "14_muon to 15_cache": (52, 26),
+    "15_cache to 16_many": (85, 13),
 }
 
 ORDER = (
