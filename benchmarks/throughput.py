@@ -3,12 +3,14 @@
     python benchmarks/throughput.py 07
     python benchmarks/throughput.py 06 07
     python benchmarks/throughput.py 07_full_gpt.py beyond/08_batched_heads.py --n-embd 192
+    python benchmarks/throughput.py 14 15 --turn 0 --size full
 
 What is timed is the step's own train and generate, without evaluations, on data/sample.txt; the
 model is made by the step's own main. Two steps are measured in turn, A B A B ..., and compared pair
 by pair, so that a machine whose speed drifts is fair to both. Both run with the settings of the one
 named last, or with what is given as flags; a step goes without a setting that it does not have. All
-figures are medians. Both take --threads threads (by themselves, steps 1 to 6 take one).
+figures are medians. With --turn 0 only sampling is timed, from a full context. Both take --threads
+threads (by themselves, steps 1 to 6 take one).
 """
 
 import argparse

@@ -31,6 +31,16 @@ def test_two_steps_are_compared_with_the_settings_of_the_last(rounds):
     )
 
 
+def test_sampling_alone_is_compared():
+    done = run(THROUGHPUT, "14", "15", *QUICK, *TOY, "--turn", 0)
+    assert done.returncode == 0, done.stderr
+    assert re.findall(r"^(\w+) +[\d,]+ characters/s$", done.stdout, flags=re.M) == [
+        "14_muon",
+        "15_cache",
+    ]
+    assert re.findall(RATIO, done.stdout, flags=re.M) == [("15_cache", "samples")]
+
+
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_every_step_can_be_measured(script, monkeypatch, capsys):
     words = [script, *QUICK, "--block-size", 4, "--batch-size", 2]
