@@ -2,7 +2,7 @@
 
 New: a higher learning rate that rises at first (arXiv 1706.03762, section 5.3) and falls to zero in
 a line (arXiv 2502.15938); weight decay on matrices alone, ten times as strong as AdamW's own.
-Expect a val loss near 1.76 at the laptop size, after a minute and a half on two cores.
+Expect a val loss near 1.75 at the laptop size, after a minute and a half on two cores.
 The full size was not run by us.
 """
 

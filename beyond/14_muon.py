@@ -3,7 +3,7 @@
 New: the matrices of the blocks move along their momentum made orthogonal, so that a step is equally
 large in every direction; AdamW keeps the rest. https://kellerjordan.github.io/posts/muon/
 torch.optim.Muon does so with one matrix after the other, and would take qkv for one.
-Expect a val loss near 1.54 at the laptop size, after two and a half minutes on two cores.
+Expect a val loss near 1.53 at the laptop size, after two and a half minutes on two cores.
 The full size was not run by us.
 """
 

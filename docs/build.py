@@ -23,7 +23,7 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import second
 from attention import draw
-from exercise_tables import fine_tuning, own_text
+from exercise_tables import fine_tuning, own_text, paragraph
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from latex2mathml.converter import convert
 from markupsafe import Markup, escape
@@ -153,7 +153,7 @@ def curves(steps: list[dict]) -> Figure:
     for at in {end[0] for end in ends}:
         here = [end for end in ends if end[0] == at]
         heights = [ax.transData.transform(end[:2])[1] * to_points for end in here]
-        for end, height, moved in zip(here, heights, apart(heights, 8.5), strict=True):
+        for end, height, moved in zip(here, heights, apart(heights, 11.5), strict=True):
             offset = (4, moved - height - 3)
             style = {"textcoords": "offset points", "fontsize": 8, "color": end[3]}
             ax.annotate(end[2], end[:2], offset, **style)
@@ -330,6 +330,28 @@ def threads(results: dict) -> str:
     return "\n".join([*rows, ""])
 
 
+def sampled(results: dict) -> str:
+    """How fast step 15 samples, in Markdown: a table, and how near that comes to the memory."""
+    where, both = results["machine"], results["sampling"]
+    rows = ["| size | step 7 | step 14 | step 15 | times step 14 | times step 7 |"]
+    rows.append("| --- " * 6 + "|")
+    for size, one in both.items():
+        speeds = [f"{one['characters'][name]:,}" for name in ("07_full_gpt", "14_muon", "15_cache")]
+        times = [f"{one['times'][name]:.1f}" for name in ("14_muon", "07_full_gpt")]
+        rows.append("| " + " | ".join([size, *speeds, *times]) + " |")
+    full = both["full"]
+    on = where["gpu"] or f"{where['cores']} cores ({where['cpu']})"
+    text = (
+        f"Characters a second with a full context, in float32, on {on}. A character needs each "
+        f"weight once: at the full size step 15 reads {full['reads']:.1f} GB of them a second, "
+        f"where a product of a large matrix with a vector reads {full['memory']:.0f}. The laptop "
+        "size is too small for that: there PyTorch's time for each call is what is left."
+    )
+    if not where["gpu"]:
+        text += " We had no GPU: how it samples on one was not measured."
+    return "\n".join([*rows, "", paragraph(text), ""])
+
+
 def put_in(text: str, name: str, part: str) -> str:
     """The text with that part between its markers, which are comments of Markdown."""
     start, end = f"<!-- {name}: written by docs/build.py -->\n", f"\n<!-- end of {name} -->"
@@ -355,7 +377,7 @@ def window(results: dict, chars: str) -> dict:
 
 
 def exercises() -> str:
-    """The README's exercises as HTML; its links lead from docs/ to the files above."""
+    """The README's list of exercises as HTML; its links lead from docs/ to the files above."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     text = re.search(r"^## Exercises\n(.*?)^## ", text, flags=re.DOTALL | re.MULTILINE)[1]
     text = str(escape(text.strip()))
@@ -365,9 +387,12 @@ def exercises() -> str:
     text = re.sub(r"\[([^\]]+)\]\(([^)]+)\)", r'<a href="../\2">\1</a>', text)
     parts, items = [], []
     for part in re.split(r"\n\n|\n(?=- )", text):
-        (items if part.startswith("- ") else parts).append(part.removeprefix("- "))
-    lists = ["<ul>", *(f"<li>{item}</li>" for item in items), "</ul>"]
-    return "\n".join([*(f"<p>{part}</p>" for part in parts), *lists])
+        if part.startswith("- "):
+            items.append(f"<li>{part.removeprefix('- ')}</li>")
+        else:
+            parts.append(part)  # the first is said above the list, the others are figures
+    results = '<p>What came of them: <a href="beyond.html#exercises">in the second page</a>.</p>'
+    return "\n".join([f"<p>{parts[0]}</p>", "<ul>", *items, "</ul>", results])
 
 
 def live(names: list[str], results: dict) -> dict:
@@ -377,7 +402,7 @@ def live(names: list[str], results: dict) -> dict:
     weights = {
         name: {key: value for key, value in entry.items() if key != "proof"}
         for name, entry in kept["steps"].items()
-        if name in names and "float16" in entry
+        if name in names and "int16" in entry
     }
     data = {"chars": kept["chars"], "line": LINE, "weights": weights, "learning": learning}
     file = DOCS / f"{BESIDE}.js"
@@ -385,6 +410,7 @@ def live(names: list[str], results: dict) -> dict:
     return {
         "learning": learning,
         "in_the_page": list(weights),
+        "made_from": {name: entry["made_from"] for name, entry in weights.items()},
         "beside": {"name": BESIDE, "file": file.name, "size": f"{size:.1f} MB"},
         "window": window(results, kept["chars"]),
         "exercises": exercises(),
@@ -468,6 +494,7 @@ def build() -> dict[Path, str]:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     readme = put_in(readme, "measured", measured(results, steps))
     readme = put_in(readme, "threads", threads(results))
+    readme = put_in(readme, "sampled", sampled(results))
     readme = put_in(readme, "time", second.markdown(steps))
     readme = put_in(readme, "sample", f"```\n{results['sample']['text']}\n```")
     for name, write in (("own_text", own_text), ("finetuning", fine_tuning)):

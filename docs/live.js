@@ -26,7 +26,8 @@ const vocabulary = new Vocabulary(DATA.chars);
 const SHOWN = 64; // characters of the line that are read: what step 7 sees at once
 const AT_ONCE = 300; // characters that a step writes before it waits
 const still = matchMedia("(prefers-reduced-motion: reduce)");
-const state = { tokens: [], at: 0, head: {} }; // the line, the chosen position, the chosen heads
+// the line; the position that is shown, and the chosen one to which it returns; the chosen heads
+const state = { tokens: [], at: 0, chosen: 0, head: {} };
 const models = {};
 
 const all = (selector, root = document) => [...root.querySelectorAll(selector)];
@@ -34,7 +35,7 @@ const percent = (share) =>
   share < 0.0005 ? "<0.1 %" : `${(100 * share).toFixed(share < 0.1 ? 1 : 0)} %`;
 const visible = (char) => ({ "\n": "↵", " ": "␣" })[char] ?? char;
 const shown = (token) => visible(vocabulary.chars[token]);
-const spoken = (char) => ({ "\n": "line break", " ": "space" })[char] ?? char;
+const spoken = (char) => ({ "\n": "line break", " ": "space", "\t": "tab" })[char] ?? char;
 const nats = (loss) => `${loss.toFixed(2)} nats`;
 
 /* An element with these attributes and children. */
@@ -98,18 +99,18 @@ function likeliest(probs, n) {
 function take(text, field) {
   const { tokens, unknown } = vocabulary.encode(text);
   const notes = [];
-  if (unknown.length) {
-    const names = unknown.map((char) => `“${char}”`).join(", ");
-    notes.push(`Not in the vocabulary, and left out: ${names}.`);
-  }
   if (tokens.length > SHOWN) {
     notes.push(`The last ${SHOWN} of ${tokens.length} characters are read.`);
   }
   if (!tokens.length) {
     notes.push("No characters: the models go on from a line break, as the scripts do.");
   }
+  if (unknown.length) {
+    const names = unknown.map(spoken).join(", ");
+    notes.push(`Not in the vocabulary, and left out: ${names}`);
+  }
   state.tokens = tokens.length ? tokens.slice(-SHOWN) : [0];
-  state.at = state.tokens.length - 1;
+  state.at = state.chosen = state.tokens.length - 1;
   for (const note of all(".note")) {
     note.setAttribute("aria-live", note.previousElementSibling.contains(field) ? "polite" : "off");
     note.textContent = notes.join(" ");
@@ -118,7 +119,7 @@ function take(text, field) {
 
 /* Choose a position of the line. */
 function choose(at, focus) {
-  state.at = Math.max(0, Math.min(at, state.tokens.length - 1));
+  state.at = state.chosen = Math.max(0, Math.min(at, state.tokens.length - 1));
   const strip = focus?.closest(".strip");
   draw();
   strip?.children[state.at].focus();
@@ -153,8 +154,8 @@ function drawStrip(strip, tag, lost, weights, sees = Infinity) {
     if (lost?.[i]) name += `, loss ${lost[i].toFixed(2)}`;
     if (weight !== undefined) name += `, looked at ${percent(weight)}`;
     cell.setAttribute("aria-label", name);
-    cell.setAttribute("aria-pressed", i === state.at);
-    cell.tabIndex = i === state.at ? 0 : -1;
+    cell.setAttribute("aria-pressed", i === state.chosen);
+    cell.tabIndex = i === state.chosen ? 0 : -1;
   });
 }
 
@@ -182,10 +183,15 @@ function drawRung(rung) {
   const far = sees(name);
   rung.querySelector(".sees").textContent =
     far === 1 ? "sees 1 character" : `sees up to ${far} characters`;
-  rung.querySelector(".mean").textContent = rest.length ? mean.toFixed(2) : "";
+  rung.querySelector(".mean").textContent = rest.length ? mean.toFixed(2) : "–";
   const next = likeliest(probs, 3).map((token) =>
     make("span", {}, make("code", {}, shown(token)), ` ${percent(probs[token])}`),
   );
+  const token = state.tokens[state.at + 1]; // what the line goes on with
+  if (token !== undefined) {
+    const loss = `${percent(probs[token])}, loss ${lost[state.at + 1].toFixed(2)}`;
+    next.push(make("small", {}, "in your line ", make("code", {}, shown(token)), ` ${loss}`));
+  }
   rung.querySelector(".next").replaceChildren(...next);
   const ribbon = rung.querySelector(".ribbon");
   if (!ribbon.firstChild) ribbon.append(make("div", { class: "strip small", role: "img" }));
@@ -208,15 +214,29 @@ function drawStep(box) {
   const { probs, weights } = readings[state.at];
   const chosen = state.head[name] ?? 0;
   drawStrip(box.querySelector(".strip"), "button", lost, weights[chosen], sees(name));
-  drawBars(box, probs, lost);
+  drawItself(box, readings);
+  drawBars(box, probs);
   if (weights.length) drawHeads(box, readings, chosen);
 }
 
+/* How well a step expected a token: its place among all, its probability and its loss. */
+function expected(probs, token) {
+  const place = likeliest(probs, probs.length).indexOf(token) + 1;
+  const loss = -Math.log(probs[token]);
+  return `place ${place} of ${probs.length}, loss −ln ${probs[token].toFixed(4)} = ${nats(loss)}`;
+}
+
+/* How well a step expected the chosen character itself. */
+function drawItself(box, readings) {
+  const [token, before] = [state.tokens[state.at], readings[state.at - 1]];
+  const said = before ? expected(before.probs, token) : "the line begins with it";
+  box.querySelector(".itself").textContent = `“${shown(token)}” itself: ${said}.`;
+}
+
 /* What a step expects after the chosen position, and what the line has there. */
-function drawBars(box, probs, lost) {
+function drawBars(box, probs) {
   const next = state.tokens[state.at + 1];
-  const order = likeliest(probs, probs.length);
-  const listed = order.slice(0, 8);
+  const listed = likeliest(probs, 8);
   if (next !== undefined && !listed.includes(next)) listed.push(next);
   const rows = listed.map((token) =>
     make(
@@ -231,9 +251,7 @@ function drawBars(box, probs, lost) {
   const here = `After “${shown(state.tokens[state.at])}”`;
   let after = `${here}, where your line ends, the likeliest are:`;
   if (next !== undefined) {
-    const place = `place ${order.indexOf(next) + 1} of ${order.length}`;
-    const loss = `loss −ln ${probs[next].toFixed(4)} = ${nats(lost[state.at + 1])}`;
-    after = `${here} your line goes on with “${shown(next)}”: ${place}, ${loss}.`;
+    after = `${here} your line goes on with “${shown(next)}”: ${expected(probs, next)}.`;
   }
   box.querySelector(".after").textContent = after;
 }
@@ -269,7 +287,9 @@ function drawHeads(box, readings, chosen) {
     : [make("th", { scope: "col", class: "most" }, "looks most at, in %")];
   head.firstChild.replaceChildren(make("th", { scope: "col" }, "head"), ...columns);
   weights.forEach((row, i) => {
-    const most = likeliest(row, 4).map((s) => `${shown(seen[s])} ${(100 * row[s]).toFixed(0)}`);
+    const most = likeliest(row, 3).map(
+      (s) => `${shown(seen[s])} ${(100 * row[s]).toFixed(0)} (${seen.length - 1 - s})`,
+    );
     const values = few
       ? [...row].map((w) => make("td", { "--w": `${100 * w}%` }, (100 * w).toFixed(0)))
       : [make("td", {}, most.join(", "))];
@@ -329,8 +349,11 @@ function listen() {
   let where = ""; // the pointer: one that rests leaves the choice to the keys
   addEventListener("pointermove", ({ pointerType, clientX, clientY, target }) => {
     const moved = where !== (where = `${clientX} ${clientY}`);
-    const at = pointerType === "mouse" && moved ? position(target) : -1;
-    if (at >= 0 && at !== state.at) choose(at);
+    if (pointerType !== "mouse" || !moved) return;
+    const at = position(target) >= 0 ? position(target) : state.chosen;
+    if (at === state.at) return;
+    state.at = at; // shown while the pointer is there; a click chooses it
+    draw();
   });
   addEventListener("keydown", (event) => {
     const at = position(event.target);
@@ -344,19 +367,20 @@ function listen() {
 // --- A step writes ---
 
 function writer(box) {
-  const names = [".write", ".stop", ".again", ".temperature", ".seed", ".written"];
-  const [write, stop, again, warm, seed, paper] = names.map((name) => box.querySelector(name));
+  const names = [".write", ".stop", ".again", ".temperature", ".seed", ".written", ".how"];
+  const [write, stop, again, warm, seed, paper, how] = names.map((name) => box.querySelector(name));
   let tokens; // the generator, kept when the reader stops
   let writing = 0; // which run: an old one ends when a new one has begun
   const buttons = (busy) => {
     write.disabled = busy;
     stop.disabled = !busy;
-    again.disabled = !tokens;
+    again.disabled = !paper.firstChild;
   };
   const begin = () => {
-    const random = generator(Number(seed.value) >>> 0);
+    const random = generator(Number(seed.value));
     tokens = model(box.dataset.step).generate([...state.tokens], Number(warm.value), random);
     paper.replaceChildren(make("span", { class: "given" }, vocabulary.decode(state.tokens)), "");
+    how.textContent = `Seed ${seed.value}, temperature ${warm.nextElementSibling.textContent}`;
   };
   const go = () => {
     const run = ++writing;
@@ -382,16 +406,17 @@ function writer(box) {
   };
   const forget = () => {
     if (writing) end();
-    tokens = undefined;
-    again.disabled = true;
+    tokens = undefined; // what is written stays; from here on it would be another text
   };
   write.addEventListener("click", () => {
+    if (!seed.reportValidity()) return;
     if (!tokens) begin();
     go();
     stop.focus();
   });
   stop.addEventListener("click", end);
   again.addEventListener("click", () => {
+    if (!seed.reportValidity()) return;
     begin();
     go();
   });
@@ -405,22 +430,22 @@ function writer(box) {
 
 /* The weights of a step from a file beside the page: a script, which works from disk, too. */
 function loader(button) {
-  const box = button.closest(".try");
-  const failed = box.querySelector(".failed");
+  const box = document.querySelector(button.dataset.box);
+  const [buttons, failed] = [all(".load"), button.closest(".ask").nextElementSibling];
   button.addEventListener("click", () => {
-    button.disabled = true;
+    for (const one of buttons) one.disabled = true;
     failed.textContent = "Loading …";
     const script = make("script", { src: button.dataset.file });
     script.addEventListener("load", () => {
-      box.querySelector(".ask").hidden = true;
+      for (const one of all(".ask")) one.hidden = true;
       box.querySelector(".loaded").hidden = false;
-      document.querySelector(".joins").hidden = true;
       failed.textContent = `Loaded: ${WEIGHTS[box.dataset.step].made_from}.`;
       draw();
-      box.querySelector(".line").focus();
+      const near = button.closest("section").querySelector(".line");
+      near.focus();
     });
     script.addEventListener("error", () => {
-      button.disabled = false;
+      for (const one of buttons) one.disabled = false;
       failed.textContent = `${button.dataset.file} could not be loaded: is it beside this page?`;
     });
     document.head.append(script);
@@ -434,14 +459,22 @@ function learner(box) {
   const [slider, at, text] = ["input", ".at", ".sample"].map((name) => box.querySelector(name));
   const course = box.querySelector(".course");
   const last = evaluations.at(-1)[0];
-  const x = (step) => 8 + (220 * step) / last;
-  const y = (loss) => 112 - (104 * (loss - 1.5)) / 3.3; // from 1.5 nats to 4.8
+  const x = (step) => 22 + (208 * step) / last;
+  const y = (loss) => 106 - (100 * (loss - 1.4)) / 3.4; // from 1.4 nats to 4.8
   const draw = (tag, attributes) => {
     const shape = document.createElementNS("http://www.w3.org/2000/svg", tag);
     for (const [name, value] of Object.entries(attributes)) shape.setAttribute(name, value);
     course.append(shape);
     return shape;
   };
+  for (const loss of [2, 3, 4]) {
+    draw("line", { x1: 18, x2: 236, y1: y(loss), y2: y(loss) });
+    draw("text", { x: 4, y: y(loss) + 3 }).textContent = loss;
+  }
+  for (const step of [0, last / 2, last]) {
+    const anchor = step === last ? "end" : step ? "middle" : "start";
+    draw("text", { x: x(step), y: 117, "text-anchor": anchor }).textContent = step;
+  }
   for (const [split, i] of [["train", 1], ["val", 2]]) {
     const points = evaluations.map((row) => `${x(row[0]).toFixed(1)},${y(row[i]).toFixed(1)}`);
     draw("polyline", { class: split, points: points.join(" ") });
@@ -449,7 +482,7 @@ function learner(box) {
   const dot = draw("circle", { r: 5 });
   const show = () => {
     const [step, train, val, sample] = evaluations[slider.value];
-    const said = `step ${step}: train loss ${train.toFixed(4)}, val loss ${val.toFixed(4)}`;
+    const said = `optimiser step ${step}: train loss ${train.toFixed(4)}, val loss ${val.toFixed(4)}`;
     at.textContent = said;
     slider.setAttribute("aria-valuetext", said);
     text.textContent = sample;
@@ -476,6 +509,7 @@ function drawWindow() {
     return row;
   });
   body.replaceChildren(...rows);
+  document.querySelector(".own-title").hidden = !rows.length;
 }
 
 function averages() {

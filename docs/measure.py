@@ -6,11 +6,12 @@
 The first measures all steps of docs/steps.toml, the second those two again, and leaves the rest of
 the file as it is. Steps 1 to 8 run with three seeds, those from 9 on with one: docs/measure_time.py
 has more of these. Step 9's model writes a sample and shows what its heads look at. Steps 7 and up
-run at the size that this machine's default gives. Then docs/export.py trains steps 1 to 8 once
-more, for what runs in the page. Takes about forty minutes on two cores, and a machine that does
-nothing else; needs docs/requirements.txt. What the README and the page say was measured comes from
-that file. Steps 15 and 16 train as step 14 does, to the digit, and step 10 in float32 as step 9:
-they are not trained again.
+run at the size that this machine's default gives. Then docs/export.py trains each step once more,
+for what the page shows of its training and for the models that run in it. Takes about fifty minutes
+on two cores, and a machine that does nothing else; needs docs/requirements.txt. What the README and
+the page say was measured comes from that file. Steps 15 and 16 train as step 14 does, to the digit,
+and step 10 in float32 as step 9: they are not trained again; of step 15 it is timed how fast it
+samples.
 """
 
 import argparse
@@ -94,9 +95,11 @@ def measure(name: str, seeds: tuple[int, ...], *flags: object) -> dict:
     """A step's runs, one for each seed: seconds are from the start to the end of the process."""
     runs = []
     for seed in seeds:
-        start = time.perf_counter()
-        printed = run(TABLE[name]["file"], "--seed", seed, *flags)
-        seconds = time.perf_counter() - start
+        with tempfile.TemporaryDirectory() as folder:
+            keep = ["--checkpoint", Path(folder) / "model.pt"] if name > KEEPS else []
+            start = time.perf_counter()
+            printed = run(TABLE[name]["file"], "--seed", seed, *keep, *flags)
+            seconds = time.perf_counter() - start
         runs.append({"seed": seed, "seconds": round(seconds, 1)} | parse(printed))
     finals = [one["curve"][-1][2] for one in runs]
     result = {
@@ -179,6 +182,22 @@ def compare(old: str, new: str, *flags: object) -> dict:
     return {word: float(ratio) for word, ratio in found}
 
 
+def sampling(rounds: int = 11, sizes: tuple[str, ...] = ("laptop", "full")) -> dict:
+    """How fast step 15 samples when the context is full, against step 14 and step 7, by size."""
+    found: dict[str, dict] = {}
+    for size in sizes:
+        found[size] = {"characters": {}, "times": {}}
+        for old in ("07_full_gpt", "14_muon"):
+            flags = ["--turn", 0, "--rounds", rounds, "--size", size]
+            printed = run("benchmarks/throughput.py", old, "15_cache", *flags)
+            for name, characters in re.findall(r"^(\w+) +([\d,]+) characters/s$", printed, re.M):
+                found[size]["characters"][name] = int(characters.replace(",", ""))
+            found[size]["times"][old] = float(re.search(r"samples ([\d.]+) times", printed)[1])
+        reads = re.search(r"15_cache reads ([\d.]+) GB .* of ([\d.]+) GB/s", printed)
+        found[size] |= {"reads": float(reads[1]), "memory": float(reads[2])}
+    return found
+
+
 def waiting(repeats: int = 3, steps: int = 20) -> dict | None:
     """Step 7 with the threads' ways of waiting, beside programs that keep all cores busy or none.
 
@@ -242,7 +261,7 @@ def measure_all(names: list[str], old: dict, *flags: object) -> dict:
             found = keep(flags)
             results["steps"] |= found.pop("steps")
             results |= found
-        else:
+        elif name not in AS_BEFORE:
             seeds = SEEDS if name < KEEPS else SEEDS[:1]
             results["steps"][name] = measure(name, seeds, *flags)
     results["steps"] = {name: results["steps"][name] for name in TABLE if name in results["steps"]}
@@ -254,6 +273,8 @@ def measure_all(names: list[str], old: dict, *flags: object) -> dict:
         results["step_8_to_step_7"] = compare(*pair)
     if "07_full_gpt" in names:
         results["waiting"] = waiting()
+    if "15_cache" in names:
+        results["sampling"] = sampling()
     return results
 
 
@@ -273,7 +294,7 @@ def main() -> None:
     load_corpus()  # downloads it, so that no run has to
     if not TINY_SHAKESPEARE.exists():
         sys.exit(f"{TINY_SHAKESPEARE} is missing; what is measured is a run on Tiny Shakespeare")
-    results = measure_all(names or [name for name in TABLE if name not in AS_BEFORE], old)
+    results = measure_all(names or list(TABLE), old)
     results["data"] = run("common/data.py")
     results["learning"] = old.get("learning", {}) | export(names or list(TABLE))
     write_results(results)

@@ -151,6 +151,7 @@ def own_text() -> dict:
         ("dropout", len(text), ["--max-iters", 2000, "--dropout", 0.2]),
         ("third", len(text) // 3, ["--max-iters", 1000]),
         ("tenth", len(text) // 10, ["--max-iters", 1000]),
+        ("tenth, dropout", len(text) // 10, ["--max-iters", 1000, "--dropout", 0.2]),
     ):
         with tempfile.TemporaryDirectory() as folder:
             part = Path(folder) / "part.txt"

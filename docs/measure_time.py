@@ -94,8 +94,9 @@ def next_length(tried: dict[int, float]) -> int | None:
 
 
 def code(step: str) -> str:
-    """A hash of what the script computes: without its docstrings and its comments."""
+    """A hash of what the script computes: no docstrings, no comments, not how a model is kept."""
     tree = ast.parse((ROOT / TABLE[step]["file"]).read_text(encoding="utf-8"))
+    tree.body = [node for node in tree.body if getattr(node, "name", "") not in ("save", "load")]
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(
             node

@@ -158,20 +158,16 @@ const FORWARD = {
 };
 FORWARD["07_full_gpt"] = FORWARD["06_residual_layernorm"]; // the same network, larger
 
-/* A number of 16 bits: a sign, an exponent of 5 and a fraction of 10. */
-function float16(bits) {
-  const [exponent, fraction] = [(bits >> 10) & 31, bits & 1023];
-  const size = exponent ? (1024 + fraction) * 2 ** (exponent - 25) : fraction * 2 ** -24;
-  return bits >> 15 ? -size : size;
-}
-
-/* Packed weights as the modules have them: "blocks.0.norm1.bias" is blocks[0].norm1.bias. */
-function unpack({ shapes, float16: base64 }) {
-  const bytes = Uint8Array.from(atob(base64), (char) => char.charCodeAt(0));
-  const view = new DataView(bytes.buffer);
-  let at = 0;
-  const next = () => float16(view.getUint16(2 * at++, true)); // the lower byte first
-  const row = (n) => Float64Array.from({ length: n }, next);
+/* Packed weights as the modules have them: "blocks.0.norm1.bias" is blocks[0].norm1.bias. They are
+   integers of 16 bits, and each row has a number of its own that they are multiplied by. */
+function unpack({ shapes, scales, int16 }) {
+  const bytes = (base64) => Uint8Array.from(atob(base64), (char) => char.charCodeAt(0)).buffer;
+  const [factors, values] = [new DataView(bytes(scales)), new DataView(bytes(int16))];
+  let rows = 0, at = 0;
+  const row = (n) => {
+    const factor = factors.getFloat32(4 * rows++, true); // the lower byte first
+    return Float64Array.from({ length: n }, () => factor * values.getInt16(2 * at++, true));
+  };
   const model = {};
   for (const [name, [n, width]] of Object.entries(shapes)) {
     const keys = name.split(".");

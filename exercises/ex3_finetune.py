@@ -3,8 +3,8 @@
 New: three trainings in one run, each with a checkpoint of its own; the large text in the small
 one's vocabulary, and refused where it has passages of the validation split; val loss over all of
 that split. With no flags the large text is the manual that Python has along, which is there without
-a network, and all three take five minutes on two cores. What came of the King James Bible is in
-the README.
+a network, and all three take five to six minutes on two cores. What came of the King James Bible is
+in the README.
 """
 
 import argparse

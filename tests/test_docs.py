@@ -209,6 +209,15 @@ def test_two_steps_are_compared():
     assert words in README  # how a reader does the same
 
 
+def test_sampling_is_measured_against_steps_14_and_7():
+    (size,) = found = measure.sampling(rounds=1, sizes=("laptop",))
+    assert size == "laptop"
+    assert found[size]["characters"].keys() == {"07_full_gpt", "14_muon", "15_cache"}
+    assert found[size]["times"].keys() == {"07_full_gpt", "14_muon"}
+    assert found[size]["reads"] > 0
+    assert found[size]["memory"] > 0
+
+
 def test_the_time_of_a_step_of_step_7_is_measured():
     if not measure.TINY_SHAKESPEARE.exists():
         pytest.skip("needs data/input.txt")
