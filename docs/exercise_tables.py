@@ -39,8 +39,8 @@ def own_text(found: dict) -> str:
         model learns the text by heart. With a tenth of the sample the train loss falls from
         {train:.2f} at step {step} to {last_train:.2f} at step {end}, and the val loss rises from
         {val:.2f} to {last_val:.2f}. What helps is to stop at the step with the lowest val loss, as
-        `--max-iters {step}` does here, since step 9 keeps its last model and not its best; more
-        text; or a large one to begin with, as in [exercise 3](#exercises). With `--dropout 0.2` the
+        `--max-iters {step}` does here, since step 9 keeps its last model and not its best; or
+        more text. With `--dropout 0.2` the
         lowest val loss of the tenth is {best["tenth, dropout"][2]:.2f}, after
         {best["tenth, dropout"][0]} steps. On the whole sample, which so small a model does not
         learn by heart in {found["whole"]["curve"][-1][0]:,} steps, the same dropout only slows it
@@ -51,17 +51,27 @@ def own_text(found: dict) -> str:
 
 def fine_tuning(found: dict) -> str:
     """What exercise 3 came to, in Markdown."""
-    rows = ["| texts | seeds | small text alone | fine-tuned | change | lowest to highest |"]
-    rows.append("| --- " * 6 + "|")
+    head = ["texts", "seeds", "small text alone", "alone, 3,000 steps", "fine-tuned"]
+    head += ["change from alone", "change from 3,000 steps"]
+    rows = ["| " + " | ".join(head) + " |", "| --- " * len(head) + "|"]
+    verdicts = []
     for key, entry in found.items():
         large, small = (NAMES.get(name, name) for name in key.split(" to "))
         result, seeds = entry["summary"], len(entry["runs"])
-        alone, tuned = result["alone"]["lowest"], result["tuning"]["lowest"]
-        spread = f"{0 - result['gains'][1]:+.3f} to {0 - result['gains'][0]:+.3f}"
-        spread = spread if seeds > 1 else ""
-        cells = f"{large}, then {small}", seeds, f"{alone:.3f}", f"{tuned:.3f}"
-        cells += f"{0 - result['gain']:+.3f}", spread
-        rows.append("| " + " | ".join(map(str, cells)) + " |")
-    text = """A change below 0 is a lower loss after pretraining; where the lowest and the highest
-        differ in sign, it is the seed that decides."""
+        cells = [f"{large}, then {small}", str(seeds)]
+        cells += [f"{result[way]['lowest']:.3f}" for way in ("alone", "longer", "tuning")]
+        for gain in ("gain", "gain_longer"):
+            low, high = (
+                f"{0 - value:+.3f}" for value in result[gain.replace("gain", "gains")][::-1]
+            )
+            spread = f" ({low} to {high})" if seeds > 1 else ""
+            cells.append(f"{0 - result[gain]:+.3f}{spread}")
+        rows.append("| " + " | ".join(cells) + " |")
+        low, high = result["gains_longer"]
+        better = "better" if low > 0 else "worse" if high < 0 else "neither better nor worse"
+        if seeds > 1:
+            verdicts.append(f"{better} for {small}")
+    text = f"""A change below 0 is a lower loss after pretraining, in brackets the lowest and the
+        highest of the seeds; where these differ in sign, it is the seed that decides. Against as
+        many steps on the small text alone, pretraining is {", ".join(verdicts)}."""
     return "\n".join([*rows, "", paragraph(text), ""])

@@ -29,6 +29,7 @@ from common.data import TINY_SHAKESPEARE
 
 sys.path.insert(0, str(ROOT / "exercises"))
 import ex2_addition
+import ex3_finetune
 
 RESULTS = ROOT / "docs" / "exercises.json"
 RIGHT = re.compile(r"right: ([\d,]+) of ([\d,]+) unseen problems")
@@ -92,20 +93,22 @@ def right(model: torch.nn.Module, corpus: ex2_addition.Corpus, problems: torch.T
 
 
 def finetuning(seeds: tuple[int, ...], *flags: object) -> dict:
-    """Fine-tuning against training on the small text alone: all losses on the way, by seed."""
+    """Fine-tuning against training on the small text alone: all losses on the way, by seed.
+
+    Alone as long as by itself, and as long as pretraining and fine-tuning take together.
+    """
     runs = []
+    both = ex3_finetune.LAPTOP["pretrain_iters"] + ex3_finetune.LAPTOP["finetune_iters"]
+    longer = ["--max-iters", both, "--pretrain-iters", 0, "--finetune-iters", 0]
     for seed in seeds:
-        with tempfile.TemporaryDirectory() as folder:
-            checkpoint = Path(folder) / "model.pt"
-            printed = run(
-                "exercises/ex3_finetune.py", "--seed", seed, "--checkpoint", checkpoint, *flags
-            )
-        names = "alone", "pretraining", "tuning"
-        parts = re.split(r"^--- .*$", printed, flags=re.MULTILINE)[1:4]
-        curves = {
-            name: [[int(step), float(train), float(val)] for step, train, val in LINE.findall(part)]
-            for name, part in zip(names, parts, strict=True)
-        }
+        curves = {}
+        for names, more in ((("alone", "pretraining", "tuning"), []), (("longer",), longer)):
+            with tempfile.TemporaryDirectory() as folder:
+                words = ["--seed", seed, "--checkpoint", Path(folder) / "model.pt", *flags, *more]
+                printed = run("exercises/ex3_finetune.py", *words)
+            parts = re.split(r"^--- .*$", printed, flags=re.MULTILINE)[1:]
+            for name, part in zip(names, parts, strict=False):
+                curves[name] = [[int(n), float(a), float(b)] for n, a, b in LINE.findall(part)]
         runs.append({"seed": seed} | curves)
     dropped, characters = re.search(r"dropped ([\d,]+) of ([\d,]+)", printed).groups()
     return {
@@ -119,7 +122,7 @@ def finetuning(seeds: tuple[int, ...], *flags: object) -> dict:
 def summary(runs: list[dict]) -> dict:
     """What the page says of fine-tuning: means over the seeds, and the spread of what is gained."""
     ways = {}
-    for way in ("alone", "tuning"):
+    for way in ("alone", "longer", "tuning"):
         curves = [{step: val for step, _, val in one[way]} for one in runs]
         lowest = [min(curve.values()) for curve in curves]
         ways[way] = {
@@ -130,6 +133,8 @@ def summary(runs: list[dict]) -> dict:
         }
     pairs = list(zip(ways["alone"]["each"], ways["tuning"]["each"], strict=True))
     gains = [round(alone - tuned, 3) for alone, tuned in pairs]
+    others = zip(ways["longer"]["each"], ways["tuning"]["each"], strict=True)
+    longer = [round(alone - tuned, 3) for alone, tuned in others]
     below = [
         next((step for step, _, val in one["tuning"] if val < alone), None)
         for one, (alone, _) in zip(runs, pairs, strict=True)
@@ -138,6 +143,8 @@ def summary(runs: list[dict]) -> dict:
         "pretrained": round(statistics.mean(one["tuning"][0][2] for one in runs), 3),
         "gain": round(statistics.mean(gains), 3),
         "gains": [min(gains), max(gains)],
+        "gain_longer": round(statistics.mean(longer), 3),  # against as many steps alone
+        "gains_longer": [min(longer), max(longer)],
         "below_after": below,  # the steps of fine-tuning that it took to be below the lowest alone
     }
 

@@ -53,7 +53,7 @@ class Config:
     device: Annotated[str, "auto, cpu, cuda, cuda:1 or mps"] = "auto"
     seed: Annotated[int, "seed of every random draw"] = 1337
     models: Annotated[Path, "folder in which trained models are kept"] = MODELS
-    ask: Annotated[str, "a problem for a model that was trained with these settings"] = ""
+    ask: Annotated[str, "a problem for a model that was trained with these settings"] = None
 
     @property
     def block_size(self) -> int:
@@ -73,10 +73,10 @@ class Config:
             raise ValueError(f"dropout {self.dropout} must be below 1")
         if self.digits > 9:
             raise ValueError(f"digits {self.digits} must be at most 9")
-        if self.ask and not re.fullmatch(r" *[0-9]+ *\+ *[0-9]+ *", self.ask):
-            raise ValueError(f"ask {self.ask} must be two numbers, such as 123+456")
+        if self.ask is not None and not re.fullmatch(r" *[0-9]+ *\+ *[0-9]+ *", self.ask):
+            raise ValueError(f"ask {self.ask!r} must be two numbers, such as 123+456")
         if self.ask and max(map(int, self.ask.split("+"))) >= 10**self.digits:
-            raise ValueError(f"ask {self.ask} has more than {self.digits} digits: see --digits")
+            raise ValueError(f"ask {self.ask} has more digits than --digits {self.digits}")
 
 
 class MultiHeadAttention(nn.Module):
@@ -301,7 +301,6 @@ def save(model: nn.Module, path: Path) -> None:
     """Put the weights at path, whole or not at all."""
     content, part = io.BytesIO(), path.with_suffix(f".{os.getpid()}.part")
     torch.save(model.state_dict(), content)  # to a file, it would hide what failed
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
         part.write_bytes(content.getbuffer())
         part.replace(path)
@@ -316,7 +315,7 @@ def load(model: nn.Module, path: Path) -> None:
     except FileNotFoundError:
         sys.exit(f"no trained model {path}: run the same command without --ask first")
     except Exception:  # what is damaged can raise anything
-        sys.exit(f"{path} is damaged or has other settings: run the command without --ask again")
+        sys.exit(f"{path} is damaged or has other settings; without --ask a new one replaces it")
 
 
 def main(config: Config) -> None:
@@ -328,13 +327,18 @@ def main(config: Config) -> None:
         sys.exit(str(error))
     corpus = Corpus(config)
     model = LanguageModel(config, corpus.vocab_size).to(device)
-    path = config.models / f"ex2_addition_{config.digits}{'_plain' if config.plain else ''}.pt"
-    if config.ask:
+    name = f"ex2_addition_{config.digits}_digits_{config.n_head}_heads"  # weights do not tell heads
+    path = config.models / f"{name}{'_plain' if config.plain else ''}.pt"
+    if config.ask is not None:
         load(model, path)
         a, b = map(int, config.ask.split("+"))
         (said,) = answers(model, corpus, torch.tensor([[a, b]]), device)
         print(f"{a}+{b}={said}" + ("" if said == str(a + b) else f", which is wrong: {a + b}"))
         return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        sys.exit(f"no model can be kept in {path.parent}: {error.strerror}")
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters on {device}")
     train(model, corpus, config, device)
     test(model, corpus, device)

@@ -164,7 +164,6 @@ WHAT_DIFFERS = {
         "Config": "changed",  # the large text; the steps on it, and those of fine-tuning
         "Config.__post_init__": "changed",
         "LAPTOP": "changed",
-        "SHAPE": "changed",
         "PASSAGE": "new",
         "estimate_loss": "changed",  # over all of the validation split
         "load": "changed",  # the losses on the way
@@ -220,7 +219,7 @@ CHANGED_LINES = {
     "12_rotary to 13_modern": (24, 20),
     "13_modern to 14_muon": (58, 13),
     "08_batched_heads to ex2_addition": (175, 55),
-    "09_keep to ex3_finetune": (130, 25),
+    "09_keep to ex3_finetune": (147, 25),
     "14_muon to 15_cache": (52, 26),
     "15_cache to 16_many": (85, 13),
 }

@@ -167,6 +167,8 @@ def trained(tmp_path_factory):
 
 ONE_DIGIT_FLAGS = [w for k, v in ONE_DIGIT.items() for w in ("--" + k.replace("_", "-"), str(v))]
 SHAPE = ONE_DIGIT_FLAGS[:8]  # digits, and what the model is made of
+HEADS = ONE_DIGIT["n_head"]
+KEPT = f"ex2_addition_1_digits_{HEADS}_heads.pt"
 
 
 def test_a_trained_model_answers(trained):
@@ -184,17 +186,19 @@ def test_a_trained_model_answers(trained):
     for a, b in wrong:
         done = run(script, *SHAPE, "--ask", f"{a}+{b}")
         assert done.stdout.endswith(f", which is wrong: {int(a) + int(b)}\n")
-    assert [p.name for p in (script.parent.parent / "runs").iterdir()] == ["ex2_addition_1.pt"]
+    assert [p.name for p in (script.parent.parent / "runs").iterdir()] == [KEPT]
 
 
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (["--ask", "1+2"], "ex2_addition_3.pt: run the same command without --ask first"),
-        ([*SHAPE, "--plain", "--ask", "1+2"], "ex2_addition_1_plain.pt: run the same"),
-        (["--digits", "1", "--ask", "1+2"], "is damaged or has other settings"),
-        (["--ask", "1-2"], "ask 1-2 must be two numbers, such as 123+456"),
-        (["--ask", "1000+2"], "ask 1000+2 has more than 3 digits: see --digits"),
+        (["--ask", "1+2"], "3_digits_3_heads.pt: run the same command without --ask first"),
+        ([*SHAPE, "--plain", "--ask", "1+2"], f"{KEPT[:-3]}_plain.pt: run the same"),
+        ([*SHAPE, "--n-head", "1", "--ask", "1+2"], "1_digits_1_heads.pt: run the same"),
+        (["--digits", "1", "--n-head", f"{HEADS}", "--ask", "1+2"], "has other settings"),
+        (["--ask", "1-2"], "ask '1-2' must be two numbers, such as 123+456"),
+        (["--ask", ""], "ask '' must be two numbers, such as 123+456"),
+        (["--ask", "1000+2"], "ask 1000+2 has more digits than --digits 3"),
         (["--digits", "10"], "digits 10 must be at most 9"),
         (["--digits", "0"], "digits must not be 0"),
         (["--device", "abacus"], "abacus"),
@@ -214,7 +218,7 @@ def test_what_cannot_be_asked_is_said_in_one_line(trained, flags, words, capsys)
 
 def test_a_model_is_kept_whole_or_not_at_all(tmp_path, monkeypatch):
     config = ex2.Config(digits=1, n_embd=16, n_head=2, n_layer=1)
-    model, path = ex2.LanguageModel(config, 12), tmp_path / "runs" / "model.pt"
+    model, path = ex2.LanguageModel(config, 12), tmp_path / "model.pt"
     ex2.save(model, path)
     before = path.read_bytes()
 
@@ -271,12 +275,12 @@ def table(printed):
 def test_fine_tuning_starts_from_the_weights_that_pretraining_ended_with(go, monkeypatch):
     states, real = [], ex3.train
 
-    def train(model, corpus, config, device):
+    def train(model, corpus, config, *rest):
         def state():
             return {name: value.clone() for name, value in model.state_dict().items()}
 
         before = state()
-        losses = real(model, corpus, config, device)
+        losses = real(model, corpus, config, *rest)
         states.append((before, state(), corpus.splits["train"], config.learning_rate))
         return losses
 
@@ -332,6 +336,25 @@ def test_another_pretraining_is_not_mixed_with_an_old_fine_tuning(go):
     go()
     with pytest.raises(SystemExit, match="cannot be resumed, it has pretrain_iters 4, not 8"):
         go("--resume", pretrain_iters=8)
+
+
+def test_a_start_from_another_seed_is_not_mixed_with_it(go):
+    go(seed=7)
+    with pytest.raises(SystemExit, match="_alone.pt cannot be resumed, it has seed 7, not 1337"):
+        go("--resume")
+
+
+def test_another_large_text_is_not_mixed_with_an_old_fine_tuning(go, large, tmp_path):
+    go()
+    large.write_text(large.read_text(encoding="utf-8")[::-1], encoding="utf-8")
+    (tmp_path / "model_pretrained.pt").unlink()
+    with pytest.raises(SystemExit, match=r"it has pretrain_data large.txt \(\w+\), not large.txt"):
+        go("--resume")
+
+
+def test_what_is_wrong_with_the_large_text_names_its_flag(go, tmp_path):
+    with pytest.raises(SystemExit, match="--pretrain-data"):
+        go(pretrain_data=tmp_path / "nowhere.txt")
 
 
 def test_the_fine_tuned_model_can_be_sampled_from(go, tmp_path):
@@ -473,7 +496,7 @@ def measure():
 
 
 @pytest.mark.slow
-def test_measuring_reads_what_the_exercises_print(measure, large):
+def test_measuring_reads_what_the_exercises_print(measure, large, monkeypatch):
     flags = [w for k, v in ONE_DIGIT.items() for w in ("--" + k.replace("_", "-"), v)]
     found = measure.addition(*flags, "--max-iters", 2)
     assert found["tested"] == 10
@@ -483,9 +506,13 @@ def test_measuring_reads_what_the_exercises_print(measure, large):
 
     flags = [w for k, v in TINY.items() for w in ("--" + k.replace("_", "-"), v)]
     flags += ["--eval-iters", 1, "--eval-batch-size", 8, "--data", SAMPLE, "--pretrain-data", large]
+    monkeypatch.setitem(measure.ex3_finetune.LAPTOP, "pretrain_iters", 4)
+    monkeypatch.setitem(measure.ex3_finetune.LAPTOP, "finetune_iters", 5)
     found = measure.finetuning((1, 2), *flags)
     assert [one["seed"] for one in found["runs"]] == [1, 2]
     assert [point[0] for point in found["runs"][0]["tuning"]] == [0, 1, 2, 3, 4, 5]
+    assert [point[0] for point in found["runs"][0]["alone"]] == [0, 3, 6]
+    assert [point[0] for point in found["runs"][0]["longer"]] == [0, 3, 6, 9]
     text = large.read_text(encoding="utf-8")
     assert (found["dropped"], found["characters"]) == (text.count("\u00e9"), len(text))
 
@@ -494,13 +521,17 @@ def test_measuring_reads_what_the_exercises_print(measure, large):
 def test_the_summary_of_fine_tuning(measure):
     first = {"alone": [[0, 9, 4.0], [5, 1, 2.0], [9, 1, 2.5]]}
     first["tuning"] = [[0, 1, 3.0], [2, 1, 1.9], [4, 1, 1.8]]
+    first["longer"] = [*first["alone"], [12, 1, 1.7]]
     second = {"alone": [[0, 9, 4.0], [5, 1, 2.2], [9, 1, 2.1]]}
     second["tuning"] = [[0, 1, 3.2], [2, 1, 2.2], [4, 1, 2.3]]
+    second["longer"] = [*second["alone"], [12, 1, 2.2]]
     found = measure.summary([first, second])
     assert found["alone"] == {"last": 2.3, "lowest": 2.05, "at": [5, 9], "each": [2.0, 2.1]}
     assert found["tuning"] == {"last": 2.05, "lowest": 2.0, "at": [4, 2], "each": [1.8, 2.2]}
     assert (found["gain"], found["gains"], found["pretrained"]) == (0.05, [-0.1, 0.2], 3.1)
     assert found["below_after"] == [2, None]
+    assert found["longer"]["each"] == [1.7, 2.1]
+    assert (found["gain_longer"], found["gains_longer"]) == (-0.1, [-0.1, -0.1])
 
 
 @pytest.mark.slow
