@@ -1,7 +1,7 @@
 """How the speed of training grows with the number of processes: measured here, predicted beyond.
 
     python benchmarks/scaling.py --size full --batch 8
-    python benchmarks/scaling.py --bandwidth 10 --latency 50 --save
+    python benchmarks/scaling.py --bandwidth 10 --latency 50 --float32 --save
 
 Step 16 trains under torchrun with 1 process and with 2, of one thread each on a CPU or of one GPU
 each, with the same batch a process. What the optimiser steps take is timed, without evaluations,
@@ -44,12 +44,19 @@ class TurnIsOver(Exception):
     """Ends the step's train after as many optimiser steps as are timed."""
 
 
-def work(size: str, batch: int, steps: int, device: str, file: Path) -> None:
+def work(args: argparse.Namespace) -> None:
     """In a process that torchrun has started: train, and let rank 0 write the times to a file."""
+    steps, device, file = args.steps, args.device, args.worker
     sys.path[:0] = [str(ROOT / "beyond"), str(ROOT)]
     step = importlib.import_module("16_many")
-    words = ["--size", size, "--device", device, "--data", str(ROOT / "data" / "sample.txt")]
-    words += ["--checkpoint", str(file.with_suffix(".pt")), "--batch-size", batch * step.PROCESSES]
+    words = ["--size", args.size, "--device", device, "--data", str(ROOT / "data" / "sample.txt")]
+    words += [
+        "--checkpoint",
+        str(file.with_suffix(".pt")),
+        "--batch-size",
+        args.batch * step.PROCESSES,
+    ]
+    words += ["--float32"] if args.float32 else []
     words += ["--eval-batch-size", step.PROCESSES, "--eval-iters", 1]
     config = step.parse_args([*map(str, words), "--eval-interval", str(sys.maxsize)])
     ended, found = [], {}
@@ -96,7 +103,7 @@ def measure(processes: int, args: argparse.Namespace) -> dict:
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
         command += [f"--nproc-per-node={processes}", __file__, "--size", args.size]
         command += ["--batch", args.batch, "--steps", args.steps, "--device", args.device]
-        command += ["--worker", file]
+        command += ["--worker", file, *(["--float32"] if args.float32 else [])]
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         done = subprocess.run([*map(str, command)], env=environment, capture_output=True, text=True)
         if not file.exists():
@@ -125,13 +132,14 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=10, help="timed in a turn = %(default)s")
     parser.add_argument("--rounds", type=int, default=3, help="turns of each = %(default)s")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--float32", action="store_true", help="no bfloat16, as on most CPUs")
     parser.add_argument("--bandwidth", type=float, default=1, help="Gbit/s = %(default)s")
     parser.add_argument("--latency", type=float, default=100, help="microseconds = %(default)s")
     parser.add_argument("--save", action="store_true", help=f"to {RESULTS.relative_to(ROOT)}")
     parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
-        work(args.size, args.batch, args.steps, args.device, args.worker)
+        work(args)
         return
     if min(args.batch, args.steps, args.rounds, args.bandwidth, args.latency) <= 0:
         parser.error("--batch, --steps, --rounds, --bandwidth and --latency must be above 0")

@@ -130,10 +130,10 @@ class Cache:
         self.block_size, self.length = block_size, 0  # length: of the text so far
 
     def add(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Keep those of T positions, one where it is full: all that are kept, (B, n_head, S, d).
+        """Add T positions, one by one once it is full; return all, (B, n_head, S, head_size).
 
-        Their order is that of the text until it is full. Then it does not matter: a key has its
-        position in it, and a single query looks at all of them.
+        They stand in the order of the text until it is full. Then the order does not matter: a key
+        has its position in it, and a single query looks at all of them.
         """
         B, n_head, T, head_size = k.shape
         if self.length == 0:
@@ -241,7 +241,7 @@ class LanguageModel(nn.Module):
         loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten())  # (B*T, V), (B*T,)
         return logits, loss
 
-    @torch.inference_mode()  # less work in each call than no_grad, and calls are what is left
+    @torch.inference_mode()  # as no_grad, with less work in each call
     def generate(
         self, idx: Tensor, max_new_tokens: int, temperature: float = 1.0, top_k: int = 0
     ) -> Iterator[Tensor]:

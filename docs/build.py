@@ -24,6 +24,7 @@ import matplotlib.pyplot as plt
 import second
 from attention import draw
 from exercise_tables import fine_tuning, own_text, paragraph
+from export import AS_BEFORE
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from latex2mathml.converter import convert
 from markupsafe import Markup, escape
@@ -50,7 +51,6 @@ IN_THE_VIDEO = {  # the val loss that is said or shown there
     "06_residual_layernorm": "2.06",
     "07_full_gpt": "1.48",
 }
-TRAIN_AS_BEFORE = ("09_keep", "10_fast", "15_cache", "16_many")  # as the step that they extend
 # Colours that stand for the page's own, light or dark, and what they are in a file by itself.
 INK, ACCENT, MUTED = "#010101", "#020202", "#030303"
 ON_THE_PAGE = {INK: "var(--ink)", ACCENT: "var(--accent)", MUTED: "var(--muted)"}
@@ -347,6 +347,7 @@ def sampled(results: dict) -> str:
         f"where a product of a large matrix with a vector reads {full['memory']:.0f}. The laptop "
         "size is too small for that: there PyTorch's time for each call is what is left."
     )
+    text += " The ratios are medians of pairs, measured in turns."
     if not where["gpu"]:
         text += " We had no GPU: how it samples on one was not measured."
     return "\n".join([*rows, "", paragraph(text), ""])
@@ -451,7 +452,7 @@ def build() -> dict[Path, str]:
             "url": f"{VIDEO}&t={seconds(moment)}s" if moment else None,
             "sources": list(step.get("sources", {}).items()),
             "in_the_video": IN_THE_VIDEO.get(name),
-            "as_before": name in TRAIN_AS_BEFORE,
+            "as_before": name in AS_BEFORE,
             "trains_as": list(table).index(source) + 1,
         }
         signs = [sign for hunk in step["hunks"] for sign, _, _ in hunk]

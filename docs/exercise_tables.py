@@ -40,12 +40,12 @@ def own_text(found: dict) -> str:
         {train:.2f} at step {step} to {last_train:.2f} at step {end}, and the val loss rises from
         {val:.2f} to {last_val:.2f}. What helps is to stop at the step with the lowest val loss, as
         `--max-iters {step}` does here, since step 9 keeps its last model and not its best; or
-        more text. With `--dropout 0.2` the
-        lowest val loss of the tenth is {best["tenth, dropout"][2]:.2f}, after
-        {best["tenth, dropout"][0]} steps. On the whole sample, which so small a model does not
-        learn by heart in {found["whole"]["curve"][-1][0]:,} steps, the same dropout only slows it
-        down: {best["dropout"][2]:.2f} instead of {best["whole"][2]:.2f}. Losses of different texts
-        do not compare: some are easier to guess."""
+        more text. With `--dropout 0.2` the lowest val loss of the tenth is
+        {best["tenth, dropout"][2]:.2f}, after {best["tenth, dropout"][0]} steps. On the whole
+        sample, which so small a model does not learn by heart in
+        {found["whole"]["curve"][-1][0]:,} steps, the same dropout only slows it down:
+        {best["dropout"][2]:.2f} instead of {best["whole"][2]:.2f}. Losses of different texts do not
+        compare: some are easier to guess."""
     return "\n".join([*rows, "", paragraph(enough), "", paragraph(text), ""])
 
 

@@ -8,7 +8,7 @@ The first measures the addition, and the second the fine-tuning with these texts
 seeds; the README says where the large text comes from that we took. The third trains step 9 on
 data/sample.txt and on parts of it. What is not named stays as it is in the file. Needs
 docs/requirements.txt. The addition is timed: it takes ten minutes on two cores that do nothing
-else. The fine-tuning takes a quarter of an hour for each small text, step 9 five minutes.
+else. The fine-tuning takes half an hour for each small text, step 9 ten minutes.
 """
 
 import argparse

@@ -353,7 +353,7 @@ def test_the_page_opens_and_shows_each_step(page, file):
         row = TABLE[name]
         section = page.locator(f"#step-{number}")
         assert section.locator("math").count() == ("formula" in row)
-        shows_curves = name not in build.TRAIN_AS_BEFORE
+        shows_curves = name not in build.AS_BEFORE
         assert section.locator("figure [role=img] svg").count() == shows_curves
         assert section.locator(".picture").count() == ("picture" in row)
         if "video" in row:
