@@ -1,24 +1,23 @@
-"""Step 2, self-attention: each position averages itself and those before it, by learned weights.
+"""Step 2, self-attention: each position takes an average of itself and those before it.
 
-New: characters and positions become vectors (video 1:00:18), and a causal head of scaled
-dot-product attention (1:02:00) looks back over them. It joins the network at 1:19:11:
+New: characters and positions become vectors (video 1:00:18), and a head of causal attention
+(1:02:00) chooses the weights of the average from the text. It joins the network at 1:19:11,
 https://www.youtube.com/watch?v=kCc8FmEb1nY&t=4751s
-Expect a val loss near 2.40, down from 2.49.
+Expect a val loss near 2.40, down from 2.49: the model sees more than one character.
+Try TODO
 """
 
 import argparse
+import contextlib
 import dataclasses
-import math
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm import tqdm
+from tqdm import tqdm, trange
 
 from common.data import TINY_SHAKESPEARE, Corpus, load_corpus
 from common.device import select_device
@@ -26,29 +25,20 @@ from common.device import select_device
 
 @dataclasses.dataclass
 class Config:
-    """Every setting of a run; on the command line each is a flag, max_iters as --max-iters."""
+    """Every setting of a run; each is a flag: --batch-size 64."""
 
-    batch_size: Annotated[int, "sequences in a batch (B)"] = 32
-    block_size: Annotated[int, "longest context in characters (T)"] = 8
-    n_embd: Annotated[int, "width of the embeddings (C)"] = 32
-    learning_rate: Annotated[float, "learning rate of AdamW"] = 1e-3
-    max_iters: Annotated[int, "optimiser steps"] = 5000
-    eval_interval: Annotated[int, "optimiser steps between evaluations"] = 500
-    eval_iters: Annotated[int, "batches of each split in an evaluation"] = 50
-    eval_batch_size: Annotated[int, "sequences in each batch of an evaluation"] = 128
-    data: Annotated[Path, "UTF-8 text to learn from"] = TINY_SHAKESPEARE
-    device: Annotated[str, "auto, cpu, cuda, cuda:1 or mps"] = "auto"
-    seed: Annotated[int, "seed of every random draw"] = 1337
-    prompt: Annotated[str, "what the sample goes on from"] = ""
-    max_new_tokens: Annotated[int, "characters to sample after training"] = 500
-
-    def __post_init__(self) -> None:
-        may_be_zero = ("max_iters", "seed", "max_new_tokens")
-        for name, value in vars(self).items():
-            if type(value) in (int, float):
-                enough = value >= 0 if name in may_be_zero else value > 0  # NaN is neither
-                if not enough or value > sys.maxsize:
-                    raise ValueError(f"{name} must not be {value}")
+    batch_size: int = 32  # sequences in a batch (B)
+    block_size: int = 8  # longest context in characters (T)
+    n_embd: int = 32  # width of the embeddings (C)
+    learning_rate: float = 1e-3  # of AdamW
+    max_iters: int = 5000  # optimiser steps
+    eval_interval: int = 500  # optimiser steps between evaluations
+    eval_iters: int = 200  # batches of each split in an evaluation
+    data: Path = TINY_SHAKESPEARE  # UTF-8 text to learn from
+    device: str = "auto"  # cpu, cuda, cuda:1, mps, or auto: the fastest there is
+    seed: int = 1337  # of every random draw
+    prompt: str = ""  # the sample continues this text
+    max_new_tokens: int = 500  # characters to sample
 
 
 class Head(nn.Module):
@@ -56,18 +46,22 @@ class Head(nn.Module):
 
     def __init__(self, config: Config, head_size: int) -> None:
         super().__init__()
-        self.key = nn.Linear(config.n_embd, head_size, bias=False)
+        # Three roles, three projections: what a position looks for, how it is found, what it gives.
         self.query = nn.Linear(config.n_embd, head_size, bias=False)
+        self.key = nn.Linear(config.n_embd, head_size, bias=False)
         self.value = nn.Linear(config.n_embd, head_size, bias=False)
         self.register_buffer("tril", torch.tril(torch.ones(config.block_size, config.block_size)))
 
     def forward(self, x: Tensor) -> Tensor:
         T = x.shape[1]
-        k, q, v = self.key(x), self.query(x), self.value(x)  # (B, T, head_size)
-        scores = q @ k.transpose(-2, -1) * k.shape[-1] ** -0.5  # (B, T, T), variance kept near 1
-        scores = scores.masked_fill(self.tril[:T, :T] == 0, float("-inf"))  # no look at the future
+        q, k, v = self.query(x), self.key(x), self.value(x)  # (B, T, head_size) each
+        scores = q @ k.transpose(-2, -1)  # (B, T, T), how well each query fits each key
+        # A sum over many features is large, and softmax of large scores picks a single position.
+        scores = scores * k.shape[-1] ** -0.5
+        # Position t has to predict what comes at t+1, so it must not see it: exp(-inf) is 0.
+        scores = scores.masked_fill(self.tril[:T, :T] == 0, float("-inf"))
         weights = F.softmax(scores, dim=-1)  # (B, T, T), each row sums to 1
-        return weights @ v  # (B, T, head_size)
+        return weights @ v  # (B, T, head_size), an average of values
 
 
 class LanguageModel(nn.Module):
@@ -83,12 +77,14 @@ class LanguageModel(nn.Module):
 
     def forward(self, idx: Tensor, targets: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Logits (B, T, V) of what follows, and their mean loss in nats: None without targets."""
+        # Attention by itself ignores the order, so each position adds a vector of its own.
         positions = torch.arange(idx.shape[1], device=idx.device)  # (T,)
         x = self.token_embedding(idx) + self.position_embedding(positions)  # (B, T, C) + (T, C)
         x = self.attention(x)  # (B, T, C)
         logits = self.lm_head(x)  # (B, T, V)
         if targets is None:
             return logits, None
+        # cross_entropy takes one row of logits per target, so B and T become one dimension.
         loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten())  # (B*T, V), (B*T,)
         return logits, loss
 
@@ -106,14 +102,14 @@ class LanguageModel(nn.Module):
 
 
 @torch.no_grad()
-def estimate_loss(model: nn.Module, corpus: Corpus, config: Config, device: torch.device) -> dict:
+def estimate_loss(model: nn.Module, corpus: Corpus, config: Config) -> dict[str, float]:
     """Mean loss of each split in nats per character, over eval_iters random batches."""
     model.eval()
     means = {}
     for split in ("train", "val"):
         losses = torch.zeros(config.eval_iters)
         for i in range(config.eval_iters):
-            x, y = corpus.batch(split, config.eval_batch_size, config.block_size, device)  # (B, T)
+            x, y = corpus.batch(split, config.batch_size, config.block_size)  # (B, T)
             _, loss = model(x, y)
             losses[i] = loss.item()
         means[split] = losses.mean().item()
@@ -121,64 +117,49 @@ def estimate_loss(model: nn.Module, corpus: Corpus, config: Config, device: torc
     return means
 
 
-def train(model: nn.Module, corpus: Corpus, config: Config, device: torch.device) -> None:
+def train(model: nn.Module, corpus: Corpus, config: Config) -> None:
     """Take max_iters optimiser steps on random batches, printing both losses on the way."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, fused=True)
-    hidden = None if sys.stdout.isatty() else True  # None: shown in a terminal, and only there
-    bar = tqdm(range(config.max_iters + 1), total=config.max_iters, unit="step", disable=hidden)
-    for step in bar:
-        if step % config.eval_interval == 0 or step == config.max_iters:
-            means = estimate_loss(model, corpus, config, device)
-            bar.clear()  # so that the line does not end up behind it
-            print(f"step {step}: train loss {means['train']:.4f}, val loss {means['val']:.4f}")
-            if math.isnan(means["train"]):
-                sys.exit("the loss is no longer a number: try a lower --learning-rate")
-        if step == config.max_iters:
-            break
-        x, y = corpus.batch("train", config.batch_size, config.block_size, device)  # (B, T)
+    for step in trange(config.max_iters, disable=None):
+        if step % config.eval_interval == 0 or step == config.max_iters - 1:
+            means = estimate_loss(model, corpus, config)
+            tqdm.write(f"step {step}: train loss {means['train']:.4f}, val loss {means['val']:.4f}")
+            sys.stdout.flush()  # at once, also through a pipe
+        x, y = corpus.batch("train", config.batch_size, config.block_size)  # (B, T)
         _, loss = model(x, y)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
 
 
-def main(config: Config) -> None:
-    """Train a model from scratch, then print what it writes after the prompt."""
-    torch.set_num_threads(1)  # sharing out tensors this small costs more than it saves
+def main(config: Config) -> tuple[nn.Module, Corpus]:
+    """Train a model from scratch, print what it writes after the prompt, and return both."""
     torch.manual_seed(config.seed)
-    try:
-        device = select_device(config.device)
-        corpus = load_corpus(config.data, config.block_size)
-        prompt = corpus.encode(config.prompt or corpus.chars[0])
-    except (OSError, ValueError) as error:
-        sys.exit(str(error))
-    model = LanguageModel(config, corpus.vocab_size).to(device)
-    print(f"{sum(p.numel() for p in model.parameters()):,} parameters on {device}")
-    train(model, corpus, config, device)
+    device = select_device(config.device)
+    corpus = load_corpus(config.data, device, config.seed)
+    tokenizer = corpus.tokenizer
+    # A model needs a character to continue: without a prompt, the first of chars, a line end.
+    idx = torch.tensor([tokenizer.encode(config.prompt or tokenizer.chars[0])], device=device)
+    model = LanguageModel(config, tokenizer.vocab_size).to(device)
+    print(f"{sum(p.numel() for p in model.parameters()):,} parameters on {device}", flush=True)
+    # Ctrl-C ends the training, not the run: the model writes its sample as it is.
+    with contextlib.suppress(KeyboardInterrupt):
+        train(model, corpus, config)
     print(config.prompt, end="")
-    idx = torch.tensor([prompt], device=device)  # (1, T)
     for token in model.generate(idx, config.max_new_tokens):
-        print(corpus.decode(token[0]), end="", flush=True)
+        print(tokenizer.decode(token[0]), end="", flush=True)
     print()
+    return model, corpus
 
 
 def parse_args(argv: list[str] | None = None) -> Config:
-    """The settings that a command line asks for; a wrong one ends the program with one line."""
-    parser = argparse.ArgumentParser(description=__doc__, usage=argparse.SUPPRESS)  # errors: 1 line
+    """The settings that the command line asks for."""
+    parser = argparse.ArgumentParser(description=__doc__)
     for field in dataclasses.fields(Config):
-        kind, note = get_args(field.type)
         flag = "--" + field.name.replace("_", "-")
-        parser.add_argument(flag, type=kind, default=field.default, help=note + " = %(default)s")
-    try:
-        return Config(**vars(parser.parse_args(argv)))
-    except ValueError as error:
-        parser.error(str(error))
+        parser.add_argument(flag, type=field.type, default=field.default, help="%(default)s")
+    return Config(**vars(parser.parse_args(argv)))
 
 
 if __name__ == "__main__":
-    sys.stdout.reconfigure(errors="replace", line_buffering=True)  # any console, and pipes
-    try:
-        main(parse_args())
-    except (KeyboardInterrupt, BrokenPipeError):
-        print("\nstopped", file=sys.stderr)
-        os._exit(1)  # at once: Python's own exit would write to a closed pipe again
+    model, corpus = main(parse_args())

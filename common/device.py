@@ -2,22 +2,21 @@
 
 import torch
 
+from common import InputError
+
 
 def select_device(name: str = "auto") -> torch.device:
     """The device of that name; "auto" takes cuda, else mps, else cpu.
 
-    Names are "auto", "cpu", "cuda", "cuda:1" for the second GPU, and "mps".
-    Raises ValueError for what this machine lacks, and names what it has.
+    Raises InputError for a device that this machine lacks, and names those that it has.
     """
-    cuda = (
-        [f"cuda:{i}" for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
-    )
-    available = ["cuda", *cuda] if cuda else []
+    available = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+    available = ["cuda", *available] if available else []
     if torch.backends.mps.is_available():
         available.append("mps")
     available.append("cpu")
     if name == "auto":
         name = available[0]
     if name not in available:
-        raise ValueError(f"this machine has no device {name!r}; it has {', '.join(available)}")
+        raise InputError(f"this machine has no device {name!r}; it has {', '.join(available)}")
     return torch.device(name)

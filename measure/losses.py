@@ -1,0 +1,159 @@
+"""The val loss of each step, over the whole validation split, with three seeds.
+
+    python measure/losses.py
+    python measure/losses.py 03_multihead 05_blocks
+    python measure/losses.py 03_multihead --flags "--n-head 8"
+
+Trains the steps of docs/source/steps.toml with the seeds 1337 to 1339, and once more with the flags
+that their docstrings tell a reader to try. The losses go to measure/results/losses.json, the models
+of seed 1337 to runs/measured/, from where docs/source/export.py takes them. With --flags the losses
+are printed and nothing is written. Each run has one thread; on two cores all of it takes about an
+hour.
+"""
+
+import argparse
+import concurrent.futures
+import contextlib
+import datetime
+import importlib
+import io
+import itertools
+import json
+import multiprocessing
+import os
+import platform
+import re
+import statistics
+import sys
+import tomllib
+from pathlib import Path
+
+import torch
+from torch import nn
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # finds common/ and the steps from any folder
+from common.data import Corpus  # noqa: E402
+
+TABLE = tomllib.loads((ROOT / "docs" / "source" / "steps.toml").read_text(encoding="utf-8"))
+RESULTS = ROOT / "measure" / "results" / "losses.json"
+MODELS = ROOT / "runs" / "measured"
+SEEDS = (1337, 1338, 1339)
+SAMPLE = 200  # characters that the model of the first seed writes at each evaluation
+
+
+@torch.no_grad()
+def loss_of_split(model: nn.Module, corpus: Corpus, block_size: int, split: str = "val") -> float:
+    """Nats per character over a whole split, cut into windows: each token is predicted once."""
+    model.eval()
+    tokens, nats = corpus.splits[split], 0.0
+    for x, y in zip(tokens[:-1].split(block_size), tokens[1:].split(block_size), strict=True):
+        nats += model(x[None], y[None])[1].item() * len(y)
+    return nats / (len(tokens) - 1) * len(tokens) / len(corpus.texts[split])
+
+
+def run(name: str, seed: int, flags: list[str]) -> dict:
+    """Train a step as its script does, in a process of its own; what came of it."""
+    torch.set_num_threads(1)
+    step = importlib.import_module(TABLE[name]["file"].removesuffix(".py").replace("/", "."))
+    config = step.parse_args(["--seed", str(seed), "--max-new-tokens", "0", *flags])
+    estimate_loss, evaluations = step.estimate_loss, []
+
+    def watch(model, corpus, config):
+        """The step's own evaluation; the first seed's model writes a sample, too."""
+        text = ""
+        if seed == SEEDS[0]:
+            with torch.random.fork_rng():  # the training draws what it draws without the sample
+                torch.manual_seed(seed)
+                start = torch.zeros(1, 1, dtype=torch.long, device=corpus.splits["val"].device)
+                text = corpus.tokenizer.decode(map(int, model.generate(start, SAMPLE)))
+        means = estimate_loss(model, corpus, config)
+        at = min(len(evaluations) * config.eval_interval, config.max_iters - 1)
+        evaluations.append([at, round(means["train"], 4), round(means["val"], 4), text])
+        return means
+
+    step.estimate_loss = watch
+    with contextlib.redirect_stdout(io.StringIO()):
+        model, corpus = step.main(config)
+    if seed == SEEDS[0] and not flags:
+        MODELS.mkdir(parents=True, exist_ok=True)
+        torch.save(model.state_dict(), MODELS / f"{name}.pt")
+    shape = ("size", "batch_size", "block_size", "n_embd", "n_head", "n_layer", "dropout")
+    return {
+        "seed": seed,
+        "val_loss": round(loss_of_split(model, corpus, config.block_size), 4),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "settings": {key: getattr(config, key) for key in shape if hasattr(config, key)},
+        "evaluations": evaluations,
+    }
+
+
+def summary(runs: list[dict]) -> dict:
+    """The mean, the lowest and the highest val loss of some seeds."""
+    losses = [one["val_loss"] for one in runs]
+    mean = round(statistics.mean(losses), 4)
+    return {"val_loss": mean, "lowest": min(losses), "highest": max(losses)}
+
+
+def machine() -> dict:
+    """What the figures were measured on."""
+    info = Path("/proc/cpuinfo")
+    names = re.findall(r"model name\s*: (.*)", info.read_text()) if info.exists() else []
+    return {
+        "cpu": names[0] if names else platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "avx512_bf16": bool(torch.cpu.get_capabilities().get("avx512_bf16")),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "torch": torch.__version__.split("+")[0],
+    }
+
+
+def write(results: dict, path: Path = RESULTS) -> None:
+    """Write the results as JSON, rows of numbers on one line each."""
+    text = json.dumps(results, indent=1, ensure_ascii=False)
+    rows = re.sub(r"\[[\s\d.,-]+\]", lambda found: " ".join(found[0].split()), text)
+    path.write_text(rows + "\n", encoding="utf-8", newline="\n")
+
+
+def main() -> None:
+    """Measure what the command line names; a step is written as soon as its runs are done."""
+    about, details = __doc__.split("\n", 1)
+    parser = argparse.ArgumentParser(
+        description=about, epilog=details, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("steps", nargs="*", help="those to measure; all, where none is named")
+    parser.add_argument("--flags", help="for the steps; the losses are printed and not kept")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs side by side")
+    args = parser.parse_args()
+    if unknown := set(args.steps) - set(TABLE):
+        parser.error(f"no step {', '.join(sorted(unknown))}; there are {', '.join(TABLE)}")
+    pool = concurrent.futures.ProcessPoolExecutor(args.jobs, multiprocessing.get_context("spawn"))
+    jobs = {}
+    for name in args.steps or TABLE:
+        tries = [args.flags] if args.flags else ["", TABLE[name].get("try", "")]
+        for flags, seed in itertools.product(dict.fromkeys(tries), SEEDS):
+            jobs[name, flags, seed] = pool.submit(run, name, seed, flags.split())
+    for name in args.steps or TABLE:
+        runs = [jobs[name, args.flags or "", seed].result() for seed in SEEDS]
+        found = summary(runs)
+        print(name, args.flags or "", *found.values(), flush=True)
+        if args.flags:
+            continue
+        first = runs[0]
+        step = {"date": datetime.date.today().isoformat(), "parameters": first["parameters"]}
+        step |= found | {"settings": first["settings"], "evaluations": first["evaluations"]}
+        for one in runs:
+            one["curve"] = [row[:3] for row in one.pop("evaluations")]
+        step["runs"] = [{key: one[key] for key in ("seed", "val_loss", "curve")} for one in runs]
+        if flags := TABLE[name].get("try"):
+            step["try"] = {"flags": flags} | summary([jobs[name, flags, s].result() for s in SEEDS])
+            print(name, flags, *list(step["try"].values())[1:], flush=True)
+        old = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+        steps = old.get("steps", {}) | {name: step}
+        steps = {key: steps[key] for key in TABLE if key in steps}
+        write({"machine": machine(), "steps": steps})
+
+
+if __name__ == "__main__":
+    main()
