@@ -1,9 +1,9 @@
 """Step 5, blocks: attention and feed-forward become a block, and three blocks a deep network.
 
 New: Block, three times over. Video: 1:26:48, https://www.youtube.com/watch?v=kCc8FmEb1nY&t=5208s
-Expect a val loss near 2.32, worse than the 2.25 of step 4: a deep network alone trains badly, since
-little of the gradient reaches the first block.
-Try TODO
+Expect a val loss near 2.33, worse than the 2.25 of step 4: depth alone trains badly. In the first
+training step the gradient of the first block has 0.10 to 0.27 of the length of the last one's.
+Try --n-layer 1: 2.25, since one block is step 4 again.
 """
 
 import argparse

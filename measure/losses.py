@@ -3,19 +3,19 @@
     python measure/losses.py
     python measure/losses.py 03_multihead 05_blocks
     python measure/losses.py 03_multihead --flags "--n-head 8"
+    python measure/losses.py 07_full_gpt --flags "--learning-rate 2e-3" --tuning
 
 Trains the steps of docs/source/steps.toml with the seeds 1337 to 1339, and once more with the flags
 that their docstrings tell a reader to try. The losses go to measure/results/losses.json, the models
 of seed 1337 to runs/measured/, from where docs/source/export.py takes them. With --flags the losses
-are printed and nothing is written. Each run has one thread; on two cores all of it takes about an
-hour.
+are printed and nothing is written. --tuning takes them over the last tenth of the training split,
+and the models learn from the rest of it: settings are chosen there. Each run has one thread.
 """
 
 import argparse
 import concurrent.futures
 import contextlib
 import datetime
-import importlib
 import io
 import itertools
 import json
@@ -27,15 +27,18 @@ import statistics
 import sys
 import tomllib
 from pathlib import Path
+from types import ModuleType
 
 import torch
 from torch import nn
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # finds common/ and the steps from any folder
-from common.data import Corpus  # noqa: E402
+import common.data  # noqa: E402
+from common.data import Corpus, read_text  # noqa: E402
 
 TABLE = tomllib.loads((ROOT / "docs" / "source" / "steps.toml").read_text(encoding="utf-8"))
+STEPS = [name for name, row in TABLE.items() if row["kind"] in ("step", "lesson")]
 RESULTS = ROOT / "measure" / "results" / "losses.json"
 MODELS = ROOT / "runs" / "measured"
 SEEDS = (1337, 1338, 1339)
@@ -52,10 +55,35 @@ def loss_of_split(model: nn.Module, corpus: Corpus, block_size: int, split: str 
     return nats / (len(tokens) - 1) * len(tokens) / len(corpus.texts[split])
 
 
-def run(name: str, seed: int, flags: list[str]) -> dict:
+def load(name: str, edits: list[tuple[str, str]] = ()) -> ModuleType:
+    """A step as a module, with each old text in its source replaced by the new one."""
+    path = ROOT / TABLE[name]["file"]
+    source = path.read_text(encoding="utf-8")
+    for old, new in edits:
+        if old not in source:
+            raise ValueError(f"{path} has no {old!r}")
+        source = source.replace(old, new)
+    step = sys.modules[name] = ModuleType(name)
+    step.__file__ = str(path)
+    exec(compile(source, path, "exec"), step.__dict__)
+    return step
+
+
+def tuning_texts(path: str | Path) -> dict[str, str]:
+    """The training split alone, its last tenth in the place of the validation split."""
+    text = read_text(path)["train"]
+    n = int(0.9 * len(text))
+    return {"train": text[:n], "val": text[n:]}
+
+
+def run(
+    name: str, seed: int, flags: list[str], tuning: bool = False, edits: list[tuple[str, str]] = ()
+) -> dict:
     """Train a step as its script does, in a process of its own; what came of it."""
     torch.set_num_threads(1)
-    step = importlib.import_module(TABLE[name]["file"].removesuffix(".py").replace("/", "."))
+    step = load(name, edits)
+    if tuning:
+        common.data.read_text = step.read_text = tuning_texts
     config = step.parse_args(["--seed", str(seed), "--max-new-tokens", "0", *flags])
     estimate_loss, evaluations = step.estimate_loss, []
 
@@ -75,7 +103,7 @@ def run(name: str, seed: int, flags: list[str]) -> dict:
     step.estimate_loss = watch
     with contextlib.redirect_stdout(io.StringIO()):
         model, corpus = step.main(config)
-    if seed == SEEDS[0] and not flags:
+    if seed == SEEDS[0] and not flags and not edits:
         MODELS.mkdir(parents=True, exist_ok=True)
         torch.save(model.state_dict(), MODELS / f"{name}.pt")
     shape = ("size", "batch_size", "block_size", "n_embd", "n_head", "n_layer", "dropout")
@@ -116,29 +144,20 @@ def write(results: dict, path: Path = RESULTS) -> None:
     path.write_text(rows + "\n", encoding="utf-8", newline="\n")
 
 
-def main() -> None:
-    """Measure what the command line names; a step is written as soon as its runs are done."""
-    about, details = __doc__.split("\n", 1)
-    parser = argparse.ArgumentParser(
-        description=about, epilog=details, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("steps", nargs="*", help="those to measure; all, where none is named")
-    parser.add_argument("--flags", help="for the steps; the losses are printed and not kept")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs side by side")
-    args = parser.parse_args()
-    if unknown := set(args.steps) - set(TABLE):
-        parser.error(f"no step {', '.join(sorted(unknown))}; there are {', '.join(TABLE)}")
-    pool = concurrent.futures.ProcessPoolExecutor(args.jobs, multiprocessing.get_context("spawn"))
+def measure(args: argparse.Namespace, pool: concurrent.futures.Executor) -> None:
+    """Start all runs, then print and write each step's as soon as they are done."""
     jobs = {}
-    for name in args.steps or TABLE:
-        tries = [args.flags] if args.flags else ["", TABLE[name].get("try", "")]
-        for flags, seed in itertools.product(dict.fromkeys(tries), SEEDS):
-            jobs[name, flags, seed] = pool.submit(run, name, seed, flags.split())
-    for name in args.steps or TABLE:
-        runs = [jobs[name, args.flags or "", seed].result() for seed in SEEDS]
+    for name in args.steps or STEPS:
+        tries = [args.flags]
+        if args.flags is None:
+            tries = ["", TABLE[name].get("try", "")]
+        for flags, seed in itertools.product(dict.fromkeys(tries), args.seeds):
+            jobs[name, flags, seed] = pool.submit(run, name, seed, flags.split(), args.tuning)
+    for name in args.steps or STEPS:
+        runs = [jobs[name, args.flags or "", seed].result() for seed in args.seeds]
         found = summary(runs)
         print(name, args.flags or "", *found.values(), flush=True)
-        if args.flags:
+        if args.flags is not None:
             continue
         first = runs[0]
         step = {"date": datetime.date.today().isoformat(), "parameters": first["parameters"]}
@@ -147,12 +166,35 @@ def main() -> None:
             one["curve"] = [row[:3] for row in one.pop("evaluations")]
         step["runs"] = [{key: one[key] for key in ("seed", "val_loss", "curve")} for one in runs]
         if flags := TABLE[name].get("try"):
-            step["try"] = {"flags": flags} | summary([jobs[name, flags, s].result() for s in SEEDS])
+            step["try"] = {"flags": flags} | summary(
+                [jobs[name, flags, s].result() for s in args.seeds]
+            )
             print(name, flags, *list(step["try"].values())[1:], flush=True)
         old = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
         steps = old.get("steps", {}) | {name: step}
         steps = {key: steps[key] for key in TABLE if key in steps}
         write({"machine": machine(), "steps": steps})
+
+
+def main() -> None:
+    """Measure what the command line names."""
+    about, details = __doc__.split("\n", 1)
+    parser = argparse.ArgumentParser(
+        description=about, epilog=details, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("steps", nargs="*", help="those to measure; all, where none is named")
+    parser.add_argument("--flags", help="for the steps; the losses are printed and not kept")
+    parser.add_argument("--tuning", action="store_true", help="on the last tenth of training")
+    parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs side by side")
+    args = parser.parse_args()
+    if args.tuning and args.flags is None:
+        parser.error("--tuning goes with --flags")
+    if unknown := set(args.steps) - set(STEPS):
+        parser.error(f"no step {', '.join(sorted(unknown))}; there are {', '.join(STEPS)}")
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(args.jobs, context) as pool:
+        measure(args, pool)
 
 
 if __name__ == "__main__":

@@ -1,34 +1,31 @@
-"""What it costs in loss that a cache slides instead of recomputing: real text, read both ways.
+"""What it costs in loss that the cache of step 15 slides instead of being computed anew.
 
-    python beyond/15_cache.py
-    python benchmarks/sliding.py --save
+    python measure/losses.py 15_cache
+    python measure/sliding.py
 
-Reads pieces of the validation split with the model that step 15 has kept: once through the cache,
-character by character, and once with the last block_size characters recomputed for each. Counted
-are the characters that follow a full window. --save puts the figures into docs/sliding.json.
+Reads pieces of the validation split with the model of runs/measured/15_cache.pt: once through the
+cache, character by character, and once with the last block_size characters computed anew for each.
+Only characters that follow a full window count. Prints both losses in nats per character.
 """
 
 import argparse
-import datetime
-import importlib
-import json
-import os
 import sys
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
 
-ROOT = Path(__file__).resolve().parent.parent
-RESULTS = ROOT / "docs" / "sliding.json"
-sys.path[:0] = [str(ROOT / "beyond"), str(ROOT)]
-step = importlib.import_module("15_cache")
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from losses import MODELS, load
+
+from common.data import load_corpus
 
 
 @torch.inference_mode()
-def through_the_cache(model: step.LanguageModel, rows: torch.Tensor) -> torch.Tensor:
+def through_the_cache(model: nn.Module, rows: Tensor, caches: list) -> Tensor:
     """The loss of each character that follows a full window, (rows, characters)."""
-    caches, losses = [step.Cache(model.block_size) for _ in model.blocks], []
+    losses = []
     for t in range(rows.shape[1] - 1):
         logits, _ = model(rows[:, t : t + 1], caches=caches)  # (rows, 1, V)
         losses.append(F.cross_entropy(logits[:, 0], rows[:, t + 1], reduction="none"))
@@ -36,7 +33,7 @@ def through_the_cache(model: step.LanguageModel, rows: torch.Tensor) -> torch.Te
 
 
 @torch.inference_mode()
-def recomputed(model: step.LanguageModel, rows: torch.Tensor) -> torch.Tensor:
+def recomputed(model: nn.Module, rows: Tensor) -> Tensor:
     """The same, each from a window of its own."""
     windows = rows[:, :-1].unfold(1, model.block_size, 1)  # (rows, characters, T)
     losses = []
@@ -53,42 +50,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=about, epilog=details, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--checkpoint", type=Path, default=step.CHECKPOINT)
-    parser.add_argument("--rows", type=int, default=16, help="pieces of text = %(default)s")
-    parser.add_argument("--windows", type=int, default=16, help="of each piece = %(default)s")
-    parser.add_argument("--save", action="store_true", help=f"to {RESULTS.relative_to(ROOT)}")
+    parser.add_argument("--rows", type=int, default=16, help="pieces of text")
+    parser.add_argument("--windows", type=int, default=16, help="of each piece")
     args = parser.parse_args()
-    checkpoint = step.load(args.checkpoint)
-    config = step.Config(**{name: checkpoint[name] for name in step.SHAPE})
-    model = step.LanguageModel(config, len(checkpoint["chars"])).eval()
-    model.load_state_dict(checkpoint["model"])
-    val = step.load_corpus(checkpoint["config"]["data"]).splits["val"].long()
-    length = args.windows * config.block_size + 1
-    if args.rows < 1 or args.windows < 2 or args.rows * length > len(val):
-        parser.error(f"the validation split has {len(val):,} characters")
+    step = load("15_cache")
+    config = step.parse_args(["--size", "laptop", "--device", "cpu"])
+    corpus = load_corpus(config.data, torch.device("cpu"), config.seed)
+    model = step.LanguageModel(config, corpus.tokenizer.vocab_size).eval()
+    model.load_state_dict(torch.load(MODELS / "15_cache.pt", map_location="cpu"))
+    val, length = corpus.splits["val"], args.windows * config.block_size + 1
     starts = torch.linspace(0, len(val) - length, args.rows).long()
-    rows = torch.stack([val[i : i + length] for i in starts])  # (rows, length)
-    kept, anew = through_the_cache(model, rows), recomputed(model, rows)  # (rows, characters)
+    rows = torch.stack([val[start : start + length] for start in starts])  # (rows, length)
+    caches = [step.Cache(config.block_size) for _ in model.blocks]
+    kept, anew = through_the_cache(model, rows, caches), recomputed(model, rows)
     print(f"{kept.numel():,} characters of the validation split, each after a full window:")
     print(f"recomputed {anew.mean():.4f}, through the cache {kept.mean():.4f} nats per character")
-    quarters = [part.mean().item() for part in (kept - anew).chunk(4, dim=1)]
-    print("more, by quarters of a piece:", *(f"{more:+.4f}" for more in quarters))
-    if args.save:
-        found = {
-            "date": datetime.date.today().isoformat(),
-            "step": checkpoint["step"],
-            "block_size": config.block_size,
-            "characters": kept.numel(),
-            "recomputed": round(anew.mean().item(), 4),
-            "cache": round(kept.mean().item(), 4),
-            "quarters": [round(more, 4) for more in quarters],
-        }
-        RESULTS.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (KeyboardInterrupt, BrokenPipeError):
-        print("\nstopped", file=sys.stderr)
-        os._exit(1)  # at once: Python's own exit would write to a closed pipe again
+    main()

@@ -1,165 +1,146 @@
-"""Other people's code on the same text and machine: nanoGPT's and the video's own, beside ours.
+"""How long steps train to the loss that nanoGPT's recipe for CPUs ends with.
 
     git clone https://github.com/karpathy/nanoGPT
-    git clone https://github.com/karpathy/ng-video-lecture
-    python benchmarks/peers.py nanoGPT ng-video-lecture
+    python measure/time_to_loss.py nanoGPT
+    python measure/time_to_loss.py nanoGPT 12_qk_norm 13_swiglu
 
-Runs nanoGPT's train.py with the recipe for CPUs of its README, and the video's gpt.py with the
-constants of step 7's laptop size, each as it is, in a copy of its folder, and takes their curves
-(benchmarks/curve.py). Then it times a few optimiser steps of theirs and of our steps from 7 on, in
-turns, so that a machine whose speed drifts is fair to all. The result, with the commits, goes to
-docs/peers.json. Takes about ten minutes, and a machine that does nothing else.
+Runs nanoGPT's train.py with the recipe of its README, once, in a copy of its folder: its val loss
+is the goal. For each of our steps, at the laptop size, the shortest run is searched whose mean loss
+of three seeds reaches the goal. Each length is a run of its own, whose learning rate ends at zero
+where the step has a schedule. Losses are over the whole validation split. The milliseconds of an
+optimiser step are measured in turns, nanoGPT's and ours, so the runs themselves may go side by
+side. Where the processor is built for bfloat16, steps that have it are measured with it and
+without. The figures go to measure/results/time_to_loss.json. Needs a machine that does nothing
+else, for hours.
 """
 
 import argparse
-import datetime
-import importlib
+import concurrent.futures
 import json
-import re
+import math
+import multiprocessing
+import os
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
-import tomllib
-from functools import partial
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-from common.data import TINY_SHAKESPEARE, load_corpus  # noqa: E402
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from losses import RESULTS, ROOT, SEEDS, STEPS, TABLE, load, machine, run, write
 
-RESULTS = ROOT / "docs" / "peers.json"
-STEPS = tomllib.loads((ROOT / "docs" / "steps.toml").read_text(encoding="utf-8"))
+from common.data import TINY_SHAKESPEARE
+
+FOUND = RESULTS.with_name("time_to_loss.json")
 RECIPE = (
-    "config/train_shakespeare_char.py --device=cpu --compile=False --eval_iters=20 "
-    "--log_interval=1 --block_size=64 --batch_size=12 --n_layer=4 --n_head=4 --n_embd=128 "
-    "--max_iters={0} --lr_decay_iters={0} --dropout=0.0"
+    "--device=cpu --compile=False --eval_iters=20 --log_interval=1 --block_size=64 --batch_size=12 "
+    "--n_layer=4 --n_head=4 --n_embd=128 --max_iters={0} --lr_decay_iters={0} --dropout=0.0"
 )
 RECIPE_STEPS = 2000
-CONSTANTS = (
-    "batch_size", "block_size", "max_iters", "learning_rate", "n_embd", "n_head", "n_layer",
-    "dropout",
-)  # fmt: skip
+LENGTHS = [*range(100, 300, 25), *range(300, 500, 50), *range(500, 2001, 100)]  # optimiser steps
+QUIET = ["--eval-interval", str(sys.maxsize), "--eval-iters", "1", "--max-new-tokens", "0"]
 
 
-def python(*words: object, cwd: Path) -> None:
-    """Run a Python script in that folder; one that fails ends the program with what it said."""
-    command = [sys.executable, *map(str, words)]
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True)
+def watch(folder: Path, *words: object) -> dict:
+    """What measure/watch.py sees of a script in that folder."""
+    command = [sys.executable, ROOT / "measure" / "watch.py", *words]
+    done = subprocess.run(list(map(str, command)), cwd=folder, capture_output=True, text=True)
     if done.returncode:
         sys.exit(done.stderr)
+    return json.loads((folder / "found.json").read_text(encoding="utf-8"))
 
 
-def curve(folder: Path, every: int, *words: object, context: int | None = None) -> list:
-    """[steps, seconds, val loss] of a script in that folder, with its flags."""
-    known = ["--context", context] if context else []
-    python(ROOT / "benchmarks" / "curve.py", *known, every, "curve.json", *words, cwd=folder)
-    return json.loads((folder / "curve.json").read_text(encoding="utf-8"))
+def nanogpt(folder: Path, steps: int, *loss: object) -> dict:
+    """What is seen of nanoGPT's recipe."""
+    recipe = ["config/train_shakespeare_char.py", *RECIPE.format(steps).split()]
+    return watch(folder, *loss, "found.json", "train.py", *recipe)
 
 
-def nanogpt(folder: Path, steps: int, every: int) -> list:
-    """The curve of nanoGPT's train.py with its recipe for CPUs."""
-    data = folder / "data" / "shakespeare_char"
-    if not (data / "input.txt").exists():
-        shutil.copy(TINY_SHAKESPEARE, data / "input.txt")
-        python("prepare.py", cwd=data)
-    return curve(folder, every, "train.py", *RECIPE.format(steps).split())
+def turns(
+    folder: Path, name: str, flags: list[str], rounds: int, steps: int
+) -> tuple[float, float]:
+    """Median milliseconds of an optimiser step, ours and nanoGPT's, measured in turns."""
+    ours, theirs = [], []
+    for _ in range(rounds):
+        words = [ROOT / TABLE[name]["file"], *flags, *QUIET, "--max-iters", steps]
+        ours.append(watch(folder, "found.json", *words)["ms"])
+        theirs.append(nanogpt(folder, steps)["ms"])
+    return statistics.median(ours), statistics.median(theirs)
 
 
-def video(folder: Path, steps: int, every: int) -> list:
-    """The curve of the video's gpt.py with the constants of the laptop size."""
-    shutil.copy(TINY_SHAKESPEARE, folder / "input.txt")
-    config = importlib.import_module("07_full_gpt").parse_args(["--size", "laptop"])
-    values = {name: getattr(config, name) for name in CONSTANTS} | {"max_iters": steps}
-    values |= {"eval_interval": steps, "eval_iters": 1}  # its own evaluations do not count
-    text = (folder / "gpt.py").read_text(encoding="utf-8")
-    for name, value in values.items():
-        text, found = re.subn(rf"^{name} = .*$", f"{name} = {value}", text, flags=re.M)
-        if found != 1:
-            sys.exit(f"gpt.py has no constant {name}: it is another version")
-    (folder / "gpt.py").write_text(text, encoding="utf-8")
-    return curve(folder, every, "gpt.py", context=config.block_size)
-
-
-def ours(folder: Path, step: str, steps: int, every: int, *flags: object) -> list:
-    """The curve of one of our steps at the laptop size."""
-    script, checkpoint = ROOT / STEPS[step]["file"], folder / "model.pt"
-    flags = ("--size", "laptop", "--max-iters", steps, "--max-new-tokens", 0, *flags)
-    flags += ("--eval-interval", sys.maxsize, "--eval-iters", 1, "--eval-batch-size", 1)
-    if step >= "09":
-        flags += ("--checkpoint", checkpoint)
-    try:
-        return curve(folder, every, script, *flags)
-    finally:
-        checkpoint.unlink(missing_ok=True)
-
-
-def commit(folder: Path) -> dict:
-    """What of a clone was run: its commit and the day of it."""
-    command = ["git", "-C", str(folder), "log", "-1", "--format=%H %cs"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(f"{folder} is no clone: {done.stderr.strip()}")
-    name, day = done.stdout.split()
-    return {"commit": name, "committed": day}
-
-
-def turns(folders: dict[str, Path], rounds: int, steps: int) -> dict[str, list[float]]:
-    """Milliseconds a training step of everybody, one value for each round."""
-    runners = {
-        "nanogpt": partial(nanogpt, folders["nanogpt"], steps, steps),
-        "video": partial(video, folders["video"], steps, steps),
-    }
-    for step in (step for step in STEPS if "07" <= step < "15"):
-        ways = {step: ["--float32"], f"{step} bfloat16": []} if step >= "10" else {step: []}
-        for name, flags in ways.items():
-            runners[name] = partial(ours, folders["ours"], step, steps, steps, *flags)
-    ms = {name: [] for name in runners}
-    for i in range(rounds):
-        for name, run in runners.items():
-            taken, seconds, _ = run()[-1]
-            ms[name].append(round(1000 * seconds / taken, 1))
-            print(f"round {i + 1} of {rounds}: {name} {ms[name][-1]} ms", file=sys.stderr)
-    return ms
+def next_length(tried: dict[int, float], goal: float) -> int | None:
+    """A length to try, given the losses of others; None when the shortest is known or none is."""
+    high = min((n for n, loss in tried.items() if loss <= goal), default=math.inf)
+    low = max((n for n in tried if n < high), default=0)
+    between = [n for n in LENGTHS if low < n < high]
+    if not between:
+        return None
+    known = [n for n in (low, high) if n in tried]
+    if not known:
+        return 600
+    slope = -0.3  # of the loss over the logarithm of the length, as a first guess
+    if len(known) == 2:
+        slope = (tried[high] - tried[low]) / math.log(high / low)
+    guess = known[-1] * math.exp((goal - tried[known[-1]]) / slope)
+    return min(between, key=lambda n: abs(n - guess))
 
 
 def main() -> None:
-    """Measure, then write all of it in one go."""
+    """Measure what the command line names; a step is written as soon as it is done."""
     about, details = __doc__.split("\n", 1)
     parser = argparse.ArgumentParser(
         description=about, epilog=details, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("nanogpt", type=Path, help="a clone of karpathy/nanoGPT")
-    parser.add_argument("video", type=Path, help="a clone of karpathy/ng-video-lecture")
-    parser.add_argument("--only", choices=("turns", "curves"), help="and keep the rest of the file")
-    parser.add_argument("--rounds", type=int, default=3, help="turns of each = %(default)s")
-    parser.add_argument("--turn", type=int, default=40, help="optimiser steps in one = %(default)s")
+    parser.add_argument(
+        "steps", nargs="*", help="those to measure; from 07 on, where none is named"
+    )
+    parser.add_argument("--rounds", type=int, default=3, help="turns for the time of a step")
     args = parser.parse_args()
-    clones = {"nanogpt": args.nanogpt, "video": args.video}
-    for folder, script in ((args.nanogpt, "train.py"), (args.video, "gpt.py")):
-        if not (folder / script).is_file():
-            parser.error(f"{folder} has no {script}")
-    load_corpus()  # downloads it
-    if not TINY_SHAKESPEARE.exists():
-        sys.exit(f"{TINY_SHAKESPEARE} is missing; what is measured is a run on Tiny Shakespeare")
-    results = json.loads(RESULTS.read_text(encoding="utf-8")) if args.only else {}
-    results |= {"date": datetime.date.today().isoformat()}
-    for name, folder in clones.items():
-        results[name] = results.get(name, {}) | commit(folder)
+    if not (args.nanogpt / "train.py").is_file():
+        parser.error(f"{args.nanogpt} has no train.py: it is no clone of nanoGPT")
+    names = args.steps or [name for name in STEPS if name >= "07"]
+    if unknown := set(names) - set(STEPS):
+        parser.error(f"no step {', '.join(sorted(unknown))}; there are {', '.join(STEPS)}")
+    found = json.loads(FOUND.read_text(encoding="utf-8")) if FOUND.exists() else {"steps": {}}
+    found["machine"] = machine()
+    pool = concurrent.futures.ProcessPoolExecutor(
+        os.cpu_count(), multiprocessing.get_context("spawn")
+    )
     with tempfile.TemporaryDirectory() as temporary:
-        folders = {name: Path(temporary) / name for name in ("ours", *clones)}
-        folders["ours"].mkdir()
-        for name, clone in clones.items():
-            shutil.copytree(clone, folders[name])
-        if args.only != "curves":
-            results["ms"] = turns(folders, args.rounds, args.turn)
-        if args.only != "turns":
-            results["nanogpt"]["curve"] = nanogpt(folders["nanogpt"], RECIPE_STEPS, 400)
-            results["video"]["curve"] = video(folders["video"], RECIPE_STEPS, 400)
-    text = json.dumps(results, indent=1)
-    rows = re.sub(r"\[[\s\d.,]+\]", lambda found: " ".join(found[0].split()), text)
-    RESULTS.write_text(rows + "\n", encoding="utf-8")
-    print(f"wrote {RESULTS}")
+        folder = Path(temporary) / "nanoGPT"
+        shutil.copytree(args.nanogpt, folder)
+        data = folder / "data" / "shakespeare_char"
+        shutil.copy(TINY_SHAKESPEARE, data / "input.txt")
+        subprocess.run([sys.executable, "prepare.py"], cwd=data, check=True, capture_output=True)
+        if "nanogpt" not in found:
+            found["nanogpt"] = nanogpt(folder, RECIPE_STEPS, "--loss", 64)
+        goal = found["nanogpt"]["val_loss"]
+        for name in names:
+            ways = {"float32": []}
+            if "float32" in load(name).Config.__dataclass_fields__:
+                ways["float32"] = ["--float32"]
+                if found["machine"]["avx512_bf16"]:
+                    ways["bfloat16"] = []
+            found["steps"][name] = {}
+            for way, more in ways.items():
+                flags = ["--size", "laptop", "--device", "cpu", *more]
+                ms, theirs = turns(folder, name, flags, args.rounds, 40)
+                tried: dict[int, float] = {}
+                while length := next_length(tried, goal):
+                    words = [*flags, *QUIET, "--max-iters", str(length)]
+                    runs = [pool.submit(run, name, seed, words) for seed in SEEDS]
+                    losses = [one.result()["val_loss"] for one in runs]
+                    tried[length] = round(statistics.mean(losses), 4)
+                steps = min((n for n, loss in tried.items() if loss <= goal), default=None)
+                row = {"ms": ms, "ms_nanogpt": theirs, "losses": tried, "steps": steps}
+                if steps:
+                    row["seconds"] = round(steps * ms / 1000, 1)
+                    row["of_nanogpt"] = round(steps * ms / (RECIPE_STEPS * theirs), 3)
+                found["steps"][name][way] = row
+                print(name, way, row, flush=True)
+                write(found, FOUND)
 
 
 if __name__ == "__main__":

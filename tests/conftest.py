@@ -1,5 +1,6 @@
-"""What the tests share: the steps, imported and as programs, and a small text."""
+"""What the tests share: the steps, as modules and as programs, and toy settings for them."""
 
+import contextlib
 import dataclasses
 import importlib
 import os
@@ -7,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import tomllib
 from pathlib import Path
 
@@ -14,33 +16,38 @@ import pytest
 import torch
 
 from common.data import load_corpus
+from common.download import SAMPLE
 
 ROOT = Path(__file__).resolve().parent.parent
-SAMPLE = ROOT / "data" / "sample.txt"
-TABLE = tomllib.loads((ROOT / "docs" / "steps.toml").read_text(encoding="utf-8"))
-EXERCISES = tomllib.loads((ROOT / "docs" / "exercises.toml").read_text(encoding="utf-8"))
+TABLE = tomllib.loads((ROOT / "docs" / "source" / "steps.toml").read_text(encoding="utf-8"))
 FILES = {name: ROOT / row["file"] for name, row in TABLE.items()}
-SCRIPTS = list(FILES)  # names, as 01_bigram
-sys.path[:0] = sorted({str(file.parent) for file in FILES.values()})
-sys.path.insert(0, str(ROOT / "exercises"))
-STEPS = [importlib.import_module(name) for name in SCRIPTS]
-torch.set_num_threads(1)  # toy models are fastest so, on a busy machine by far
+CPU = torch.device("cpu")
+SMALL = {"n_embd": 32, "n_head": 4, "n_layer": 2, "block_size": 8, "batch_size": 4}
+SMALL |= {"eval_iters": 2, "max_new_tokens": 40}
+torch.set_num_threads(1)  # toy models are fastest so
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's `pytest &` ignores Ctrl-C
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))),
     None,
 )
-SMALL = {"n_embd": 32, "n_head": 4, "n_layer": 2, "block_size": 8, "batch_size": 4}
-SMALL |= {"eval_iters": 2, "eval_batch_size": 4, "max_new_tokens": 40}
 
 
-def has(step, field):
-    return field in {field.name for field in dataclasses.fields(step.Config)}
+def load(name):
+    """The script of that name, imported."""
+    return importlib.import_module(TABLE[name]["file"].removesuffix(".py").replace("/", "."))
+
+
+STEPS = [load(name) for name in TABLE if name < "09"]  # 01_bigram to 08_batched_heads
+
+
+def toy(step, **settings):
+    """The toy settings that a step has, and these."""
+    fields = {field.name for field in dataclasses.fields(step.Config)}
+    return {name: value for name, value in (SMALL | settings).items() if name in fields}
 
 
 def small_config(step, **settings):
-    """A config of that step at toy size; settings that the step does not have are left out."""
-    return step.Config(**{k: v for k, v in (SMALL | settings).items() if has(step, k)})
+    return step.Config(**toy(step, **settings))
 
 
 def small_model(step, vocab_size=65, **settings):
@@ -48,11 +55,9 @@ def small_model(step, vocab_size=65, **settings):
     return step.LanguageModel(small_config(step, **settings), vocab_size)
 
 
-def small_flags(step, tmp_path, **settings):
-    """The command line of a toy run on the bundled text; what it keeps goes to tmp_path."""
-    settings = SMALL | {"data": SAMPLE, "device": "cpu"} | settings
-    settings.setdefault("checkpoint", tmp_path / "model.pt")
-    settings = {name: value for name, value in settings.items() if has(step, name)}
+def small_flags(step, **settings):
+    """The command line of a toy run on the bundled text."""
+    settings = toy(step, **{"data": SAMPLE, "device": "cpu"} | settings)
     return [word for k, v in settings.items() for word in ("--" + k.replace("_", "-"), str(v))]
 
 
@@ -62,29 +67,42 @@ def bare_environment(**more):
     return bare | {"OMP_NUM_THREADS": "1"} | more
 
 
-def run(script, *flags, cwd=None, **environment):
-    """The script as a user starts it, with standard output and error as a pipe."""
-    return subprocess.run(
-        [sys.executable, str(script), *map(str, flags)],
+@contextlib.contextmanager
+def start(*command, cwd=None, **environment):
+    """A Python program as a user starts it, its output as pipes; killed where it hangs."""
+    with subprocess.Popen(
+        [sys.executable, *map(str, command)],
         cwd=cwd,
-        timeout=120,
-        capture_output=True,
-        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         encoding="utf-8",
-        errors="replace",
         env=bare_environment(**environment),
-    )
+    ) as process:
+        watchdog = threading.Timer(120, process.kill)
+        watchdog.start()
+        try:
+            yield process
+        finally:
+            watchdog.cancel()
+            process.kill()
 
 
-@pytest.fixture(scope="session")
-def corpus():
-    return load_corpus(SAMPLE)
+def run(*command, cwd=None, **environment):
+    """The same to its end."""
+    with start(*command, cwd=cwd, **environment) as process:
+        stdout, stderr = process.communicate()
+    return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
 
 
-@pytest.fixture(params=STEPS, ids=SCRIPTS)
+@pytest.fixture(params=STEPS, ids=lambda step: step.__name__.removeprefix("beyond."))
 def step(request):
-    """Each of the steps in turn, imported."""
+    """Each of the steps 1 to 8 in turn."""
     return request.param
+
+
+@pytest.fixture
+def corpus():
+    return load_corpus(SAMPLE, CPU, seed=5)
 
 
 @pytest.fixture(scope="module")

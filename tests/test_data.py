@@ -1,218 +1,169 @@
-"""A text as tokens: vocabulary, splits and batches, for any text."""
-
-import errno
-import os
+"""common/: a text as tokens, splits and batches, and the choice of a device."""
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from conftest import CPU, SAMPLE
 
-from common.data import Corpus, Vocabulary, load_corpus
-from common.download import SAMPLE
-from common.text import read_code_points, read_text
+from common import InputError, data
+from common.data import CharTokenizer, Corpus, load_corpus, read_text
+from common.device import select_device
+
+PLAY = "Zw\u00f6lf\tBoxk\u00e4mpfer\n\u65e5\u672c\u8a9e \U0001f3ad e\u0301\n" * 10
+DISTINCT = "".join(map(chr, range(0x4E00, 0x4E00 + 100)))  # so a character says where it stood
 
 
 @pytest.fixture
-def text_file(tmp_path):
-    def write(text):
+def file(tmp_path):
+    def write(content):
         path = tmp_path / "text.txt"
-        path.write_text(text, encoding="utf-8", newline="\n")
+        path.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8"))
         return path
 
     return write
 
 
-def test_chars_are_the_distinct_characters_sorted(text_file):
-    corpus = load_corpus(text_file("hello world\n" * 3))
-    assert corpus.chars == list("\n dehlorw")
-    assert corpus.vocab_size == 9
+def corpus_of(text, device=CPU, seed=1):
+    n = len(text) * 9 // 10
+    return Corpus({"train": text[:n], "val": text[n:]}, CharTokenizer(text), device, seed)
 
 
-def test_a_vocabulary_needs_no_text():
-    vocabulary = Vocabulary("abc")
-    assert (vocabulary.chars, vocabulary.vocab_size) == (["a", "b", "c"], 3)
-    assert vocabulary.encode("cab") == [2, 0, 1]
-    assert vocabulary.decode([2, 0, 1]) == "cab"
+# --- The text and its characters ---
 
 
-def test_a_corpus_has_a_vocabulary_and_two_splits():
-    corpus = Corpus("abc", torch.tensor([0, 1, 2] * 10, dtype=torch.uint8))
-    assert corpus.chars == corpus.vocabulary.chars == ["a", "b", "c"]
-    assert corpus.vocab_size == corpus.vocabulary.vocab_size == 3
-    assert corpus.encode("cab") == corpus.vocabulary.encode("cab")
-    assert corpus.decode(corpus.splits["train"]) == "abc" * 9
-    assert corpus.decode(corpus.splits["val"]) == "abc"
-
-
-def test_encode_and_decode_are_inverse(corpus):
-    text = "MARGERY:\nThe light, the light!\n"
-    ids = corpus.encode(text)
-    assert all(corpus.chars[i] == char for i, char in zip(ids, text, strict=True))
-    assert corpus.decode(ids) == text
-    assert corpus.decode(torch.tensor(ids)) == text
-
-
-def test_encode_names_unknown_characters(corpus):
-    with pytest.raises(ValueError, match="'~', '\u00e9'"):
-        corpus.encode("caf\u00e9 ~")
-
-
-def test_splits_are_the_first_nine_tenths_and_the_rest(text_file):
-    text = "".join(chr(ord("a") + i % 26) for i in range(1003))
-    corpus = load_corpus(text_file(text))
-    assert corpus.decode(corpus.splits["train"]) == text[:902]
-    assert corpus.decode(corpus.splits["val"]) == text[902:]
-
-
-def test_y_is_x_one_character_ahead_and_x_is_in_the_text(corpus):
-    for split in ("train", "val"):
-        text = corpus.decode(corpus.splits[split])
-        x, y = corpus.batch(split, 50, 8)
-        assert x.shape == y.shape == (50, 8)
-        assert x.dtype == y.dtype == torch.int64
-        assert torch.equal(x[:, 1:], y[:, :-1])
-        for row, target in zip(x, y, strict=True):
-            assert corpus.decode(row) + corpus.decode(target[-1:]) in text
-
-
-def test_batches_go_to_the_device(corpus):
-    assert {t.device.type for t in corpus.batch("train", 2, 4, torch.device("meta"))} == {"meta"}
-
-
-def test_every_start_position_can_be_drawn_and_no_other(text_file):
-    text = "".join(map(chr, range(0x4E00, 0x4E00 + 100)))  # each character once
-    corpus = load_corpus(text_file(text), block_size=4)
-    for split, first, last in (("train", 0, 90 - 5), ("val", 90, 100 - 5)):
-        x, _ = corpus.batch(split, 3000, 4)
-        assert x[:, 0].unique().tolist() == list(range(first, last + 1))
-
-
-def test_a_seed_gives_the_same_batches(corpus):
-    torch.manual_seed(5)
-    first = corpus.batch("train", 4, 8)
-    torch.manual_seed(5)
-    assert all(map(torch.equal, first, corpus.batch("train", 4, 8)))
-
-
-def test_shortest_text_that_works(text_file):
-    path = text_file("ab" * 40 + "a")  # 81 characters: 72 to train, 9 to validate
-    x, y = load_corpus(path, block_size=8).batch("val", 2, 8)
-    assert x.shape == y.shape == (2, 8)
-    with pytest.raises(ValueError, match="81 characters.* at least 91"):
-        load_corpus(path, block_size=9)
-
-
-@pytest.mark.parametrize(
-    ("start", "offset"), [(b"", 3), (b"\xef\xbb\xbf", 6), (b"x" * 5_000_000 + b"\r\n", 5_000_005)]
-)
-def test_bytes_that_are_not_utf8_are_named_by_their_offset(tmp_path, start, offset):
-    path = tmp_path / "latin.txt"
-    path.write_bytes(start + "caf\u00e9".encode("latin-1") * 100)
-    with pytest.raises(ValueError, match=f"not UTF-8 text: see byte {offset:,}$"):
-        load_corpus(path)
-
-
-def test_a_text_read_in_several_pieces(tmp_path):
-    path, line = tmp_path / "text.txt", "".join(map(chr, range(0x410, 0x410 + 60))) + "\r\n"
-    path.write_bytes(line.encode() * 40_000)
-    assert [len(codes) for codes in read_code_points(path)] == [2**20, 2**20, 342_848]
-    chars, tokens = read_text(path)
-    line = line.replace("\r\n", "\n")
-    assert chars == sorted(set(line))
-    assert tokens.tolist() == [chars.index(char) for char in line] * 40_000
+def test_the_splits_are_the_first_nine_tenths_and_the_rest(file):
+    text = (DISTINCT * 11)[:1003]
+    assert read_text(file(text)) == {"train": text[:902], "val": text[902:]}
 
 
 @pytest.mark.parametrize("bom", [b"", b"\xef\xbb\xbf"])
 @pytest.mark.parametrize("newline", ["\n", "\r\n"])
-def test_byte_order_mark_and_line_ends_leave_no_trace(tmp_path, bom, newline):
-    text = "Zw\u00f6lf Boxk\u00e4mpfer\n\u65e5\u672c\u8a9e \U0001f3ad\n" * 10
-    path = tmp_path / "text.txt"
-    path.write_bytes(bom + text.replace("\n", newline).encode("utf-8"))
-    corpus = load_corpus(path)
-    assert corpus.chars == sorted(set(text))
-    assert corpus.decode(torch.cat(list(corpus.splits.values()))) == text
-    assert list(tmp_path.iterdir()) == [path]  # nothing is written beside the user's file
+def test_byte_order_mark_and_line_ends_leave_no_trace(file, bom, newline):
+    texts = read_text(file(bom + PLAY.replace("\n", newline).encode("utf-8")))
+    assert texts["train"] + texts["val"] == PLAY
 
 
-@pytest.mark.parametrize("size", [2, 255, 256, 257, 70_000])
-def test_vocabularies_of_every_size(tmp_path, size):
-    text = "".join(chr(0x10000 + i) for i in range(size)) * (1 if size > 100 else 100)
-    path = tmp_path / "text.txt"
-    path.write_text(text, encoding="utf-8")
-    corpus = load_corpus(path)
-    assert corpus.vocab_size == size
-    assert corpus.decode(torch.cat(list(corpus.splits.values()))) == text
-    x, _ = corpus.batch("train", 2, 2)
-    assert x.dtype == torch.int64
+def test_tokens_count_the_sorted_characters_and_turn_back_into_them():
+    tokenizer = CharTokenizer("hello world\n")
+    assert tokenizer.chars == list("\n dehlorw")
+    assert tokenizer.vocab_size == 9
+    assert tokenizer.encode("hold") == [4, 6, 5, 2]
+    tokenizer = CharTokenizer(PLAY)
+    assert tokenizer.decode(torch.tensor(tokenizer.encode(PLAY))) == PLAY
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="needs Unix")
-def test_files_that_are_none_or_closed_to_us(tmp_path):
-    for name, match in (("missing", "does not exist"), (".", "is not a file")):
-        with pytest.raises(OSError, match=match):
-            load_corpus(tmp_path / name)
-    os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(OSError, match="is not a file"):  # and no wait for somebody to write
-        load_corpus(tmp_path / "pipe")
-    closed = tmp_path / "closed.txt"
-    closed.write_text("text " * 100)
-    closed.chmod(0)
-    if os.geteuid() == 0:
-        pytest.skip("root may read anything")
-    with pytest.raises(OSError, match="cannot read .*closed.txt: Permission denied"):
-        load_corpus(closed)
+def test_a_corpus_has_the_characters_of_the_whole_text_and_both_splits(file):
+    corpus = load_corpus(file("a" * 90 + "b" * 10), CPU, seed=1)
+    assert corpus.tokenizer.chars == ["a", "b"]
+    assert corpus.splits["train"].tolist() == [0] * 90
+    assert corpus.splits["val"].tolist() == [1] * 10
 
 
-def test_no_permission(tmp_path, monkeypatch):
-    def closed(*args, **kwargs):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-
-    path = tmp_path / "closed.txt"
-    path.write_text("text " * 100)
-    monkeypatch.setattr("builtins.open", closed)
-    with pytest.raises(OSError, match="cannot read .*closed.txt: Permission denied"):
-        load_corpus(path)
+# --- Batches ---
 
 
-def test_an_empty_file(text_file):
-    with pytest.raises(ValueError, match="has 0 characters"):
-        load_corpus(text_file(""))
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_batches_are_all_windows_of_their_split_each_with_what_comes_next(split):
+    corpus = corpus_of(DISTINCT)
+    text, decode = corpus.texts[split], corpus.tokenizer.decode
+    x, y = corpus.batch(split, batch_size=2000, block_size=4)
+    assert x.dtype == y.dtype == torch.int64
+    drawn = {(decode(a), decode(b)) for a, b in zip(x, y, strict=True)}
+    assert drawn == {(text[i : i + 4], text[i + 1 : i + 5]) for i in range(len(text) - 4)}
 
 
-any_text = st.text(
-    st.characters(exclude_categories=["Cs"], exclude_characters="\r\ufeff"), min_size=81
+def test_batches_follow_their_own_seed_and_nothing_else_that_is_drawn():
+    def batches(seed, global_seed):
+        corpus = corpus_of(DISTINCT, seed=seed)
+        torch.manual_seed(global_seed)
+        for split in ("train", "val", "train"):
+            yield from corpus.batch(split, 8, 4)
+            torch.rand(global_seed)  # as dropout or a larger model would
+
+    first, again, other = (list(batches(*seeds)) for seeds in ((1, 2), (1, 3), (2, 2)))
+    assert all(map(torch.equal, first, again))
+    assert not any(map(torch.equal, first, other))
+    assert not torch.equal(first[0], first[4])  # the next batch is another one
+
+
+def test_tokens_and_batches_are_on_the_device():
+    corpus = corpus_of(DISTINCT, torch.device("meta"))
+    tensors = [*corpus.splits.values(), *corpus.batch("train", 2, 4)]
+    assert {tensor.device.type for tensor in tensors} == {"meta"}
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+@pytest.mark.parametrize("sizes", [(72, 9), (9, 72)])
+def test_the_first_batch_finds_that_either_split_is_too_short(split, sizes):
+    train, val = ("a" * size for size in sizes)
+    corpus = Corpus({"train": train, "val": val}, CharTokenizer("a"), CPU, seed=1)
+    assert corpus.batch(split, 2, 8)[0].shape == (2, 8)  # and one token after them
+    with pytest.raises(InputError, match="too short for block_size 9.* has 9 tokens"):
+        corpus.batch(split, 2, 9)
+
+
+def test_the_lesson_on_data_shows_a_window_of_the_text(monkeypatch, capsys):
+    """`python -m common.data`, here on the bundled text."""
+    monkeypatch.setattr(data, "TINY_SHAKESPEARE", SAMPLE)
+    data.main()
+    shown = [line.split(" comes ") for line in capsys.readouterr().out.splitlines()]
+    pairs = [(eval(a.removeprefix("  after ")), eval(b)) for a, b in (p for p in shown if p[1:])]
+    window = pairs[-1][0] + pairs[-1][1]
+    assert window in SAMPLE.read_text()
+    assert pairs == [(window[: t + 1], window[t + 1]) for t in range(8)]
+
+
+# --- What the user can mend ---
+
+
+@pytest.mark.parametrize("start", [b"", b"\xef\xbb\xbf", b"x" * 70_000 + b"\r\n"])
+def test_a_byte_that_is_not_utf8_is_named_by_its_place(file, start):
+    path = file(start + "caf\u00e9".encode("latin-1") * 100)
+    with pytest.raises(InputError, match=rf"text\.txt is not UTF-8.* byte {len(start) + 3:,}$"):
+        read_text(path)
+
+
+def test_files_that_cannot_be_read_are_named_in_one_line(file, tmp_path):
+    for path, words in [
+        (tmp_path / "nowhere.txt", "No such file"),
+        (tmp_path, "cannot read"),
+        (file(b"\xef\xbb\xbf"), "empty"),
+    ]:
+        with pytest.raises(InputError, match=words) as error:
+            read_text(path)
+        assert str(path) in str(error.value)
+        assert "\n" not in str(error.value)
+
+
+def test_characters_that_the_text_lacks_are_all_named():
+    with pytest.raises(InputError, match=r": '\\n', '~', '\u00e9'$"):
+        CharTokenizer("cafe").encode("caf\u00e9~\n~")
+
+
+# --- Devices that this machine may lack: torch's own answers are patched ---
+
+
+@pytest.mark.parametrize(
+    ("cuda", "mps", "name", "chosen"),
+    [
+        (0, False, "auto", "cpu"),
+        (0, True, "auto", "mps"),
+        (2, True, "auto", "cuda"),
+        (2, True, "cpu", "cpu"),
+        (2, True, "mps", "mps"),
+        (2, True, "cuda:1", "cuda:1"),
+        (0, True, "cuda", "it has mps, cpu"),
+        (1, False, "mps", "it has cuda, cuda:0, cpu"),
+        (1, False, "cuda:1", "it has cuda, cuda:0, cpu"),
+        (0, False, "abacus", "it has cpu"),
+    ],
 )
-
-
-@settings(max_examples=30, deadline=None)
-@given(text=any_text, block_size=st.integers(1, 8), batch_size=st.integers(1, 5))
-def test_any_text_in_the_world(tmp_path_factory, text, block_size, batch_size):
-    path = tmp_path_factory.mktemp("any") / "text.txt"
-    path.write_bytes(text.encode("utf-8"))
-    corpus = load_corpus(path, block_size)
-    assert corpus.chars == sorted(set(text))
-    assert corpus.decode(corpus.encode(text)) == text
-    n = len(text) * 9 // 10
-    assert corpus.splits["train"].tolist() == corpus.encode(text[:n])
-    assert corpus.splits["val"].tolist() == corpus.encode(text[n:])
-    for split, part in (("train", text[:n]), ("val", text[n:])):
-        x, y = corpus.batch(split, batch_size, block_size)
-        assert x.shape == y.shape == (batch_size, block_size)
-        assert torch.equal(x[:, 1:], y[:, :-1])
-        for row, target in zip(x, y, strict=True):
-            assert corpus.decode(row) + corpus.decode(target[-1:]) in part
-
-
-def test_bundled_sample_is_in_the_shape_of_tiny_shakespeare():
-    text = SAMPLE.read_text(encoding="ascii")
-    letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-    assert len(text) >= 100_000
-    assert set(text) <= set("\n !$&',-.3:;?" + letters)
-    runs = [text[i : i + 60] for i in range(len(text) - 59)]
-    assert len(set(runs)) == len(runs)
-    for speech in text.rstrip("\n").split("\n\n"):
-        name, *lines = speech.split("\n")
-        assert name.endswith(":")
-        assert lines
-        assert all(lines)
+def test_auto_takes_the_fastest_device_and_what_is_not_there_is_refused(
+    monkeypatch, cuda, mps, name, chosen
+):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    if chosen.startswith("it has"):
+        with pytest.raises(InputError, match=f"{name!r}; {chosen}$"):
+            select_device(name)
+    else:
+        assert select_device(name) == torch.device(chosen)

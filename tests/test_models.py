@@ -1,273 +1,197 @@
-"""Each model: shapes, the loss at the start, that it learns, how it generates, how it trains."""
-
-import copy
-import dataclasses
-import math
-from typing import get_args
+"""What the models of steps 1 to 8 compute: against torch's own layers with the same weights."""
 
 import pytest
 import torch
-from conftest import SCRIPTS, STEPS, has, small_config, small_model
+import torch.nn.functional as F
+from conftest import SMALL, STEPS, small_config, small_model
+from torch import nn
 
-CPU = torch.device("cpu")
 BIGRAM, *TRANSFORMERS = STEPS
-PLAIN = [step for step in STEPS if step.__name__ < "10"]  # train with AdamW and nothing else
-PARAMETERS = [4_225, 7_553, 7_553, 8_609, 16_865, 42_369, *5 * [10_788_929]]
-PARAMETERS += [10_690_625, *4 * [10_693_697]]
+STEP7, STEP8 = STEPS[6:8]
+T, V = SMALL["block_size"], 65
+EXACT = {"rtol": 0, "atol": 1e-10}
 
 
-@pytest.mark.parametrize(("script", "count"), list(zip(SCRIPTS, PARAMETERS, strict=False)))
-def test_parameter_count_on_tiny_shakespeare(script, count):
-    step = STEPS[SCRIPTS.index(script)]
-    with torch.device("meta"):  # shapes without numbers
-        model = step.LanguageModel(step.Config(), 65)
-    assert sum(p.numel() for p in model.parameters()) == count
+def number(step):
+    return int(step.__name__.removeprefix("beyond.")[:2])
 
 
-@pytest.mark.parametrize("T", [1, 5, 8])
-def test_shapes(step, T):
-    model = small_model(step)
-    idx = torch.randint(65, (3, T))
+def shaken(model):
+    """In float64, and no weight at 0 or 1, where what it does could not be seen."""
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for p in model.double().parameters():
+            p += 0.3 * torch.randn_like(p)
+    return model
+
+
+# --- Torch's own layers ---
+
+
+def queries_keys_values(attention):
+    """The weights of all queries, then keys, then values, head by head: (3C, C)."""
+    if hasattr(attention, "qkv"):
+        return attention.qkv.weight
+    heads = getattr(attention, "heads", [attention])
+    names = ("query", "key", "value")
+    return torch.cat([getattr(head, name).weight for name in names for head in heads])
+
+
+def torch_attention(ours):
+    """What nn.MultiheadAttention has, by the names that it has them by."""
+    weight = queries_keys_values(ours)
+    C = weight.shape[1]
+    no_projection = {"weight": torch.eye(C), "bias": torch.zeros(C)}
+    proj = ours.proj.state_dict() if hasattr(ours, "proj") else no_projection
+    named = {"in_proj_weight": weight, "in_proj_bias": torch.zeros(3 * C)}
+    return named | {f"out_proj.{name}": value for name, value in proj.items()}
+
+
+def torch_block(ours):
+    """What nn.TransformerEncoderLayer has."""
+    layers = {"norm1": ours.norm1, "norm2": ours.norm2}
+    layers |= {"linear1": ours.feed_forward.net[0], "linear2": ours.feed_forward.net[2]}
+    named = {f"self_attn.{name}": value for name, value in torch_attention(ours.attention).items()}
+    for layer, source in layers.items():
+        named |= {f"{layer}.{name}": value for name, value in source.state_dict().items()}
+    return named
+
+
+def logits_by_torch(step, model, idx):
+    C, T = SMALL["n_embd"], idx.shape[1]
+    heads = SMALL["n_head"] if number(step) > 2 else 1
+    mask = torch.ones(T, T, dtype=torch.bool).triu(1)  # True where a position may not look
+    x = F.embedding(idx, model.token_embedding.weight) + model.position_embedding.weight[:T]
+    for block in getattr(model, "blocks", [model]):
+        if number(step) >= 6:
+            kind = {"activation": "relu", "norm_first": True, "batch_first": True}
+            layer = nn.TransformerEncoderLayer(C, heads, 4 * C, dropout=0.0, **kind).double()
+            layer.load_state_dict(torch_block(block))
+            x = layer(x, src_mask=mask)
+        else:
+            attention = nn.MultiheadAttention(C, heads, batch_first=True).double()
+            attention.load_state_dict(torch_attention(block.attention))
+            x, _ = attention(x, x, x, attn_mask=mask)
+            if number(step) >= 4:
+                linear = block.feed_forward.net[0]
+                x = F.linear(x, linear.weight, linear.bias).clamp(min=0)
+    if number(step) >= 6:
+        x = F.layer_norm(x, (C,), model.norm.weight, model.norm.bias)
+    return F.linear(x, model.lm_head.weight, model.lm_head.bias)
+
+
+@pytest.mark.parametrize("length", [1, 5, T])
+def test_logits_are_those_of_torchs_own_layers(step, length):
+    model = shaken(small_model(step, dropout=0.0))
+    idx = torch.randint(V, (3, length))
+    if step is BIGRAM:
+        wanted = F.embedding(idx, model.token_embedding.weight)
+    else:
+        wanted = logits_by_torch(step, model, idx)
     logits, loss = model(idx)
-    assert logits.shape == (3, T, 65)
+    torch.testing.assert_close(logits, wanted, **EXACT)
     assert loss is None
-    logits, loss = model(idx, idx)
-    assert logits.shape == (3, T, 65)
-    assert loss.shape == ()
 
 
-def test_loss_is_the_mean_negative_log_probability_in_nats(step):
-    model = small_model(step).eval()
-    idx, targets = torch.randint(65, (2, 2, 8))
+def test_the_loss_is_the_mean_of_minus_log_p_of_what_comes_next(step):
+    model = shaken(small_model(step)).eval()
+    idx, targets = torch.randint(V, (2, 3, T))
     logits, loss = model(idx, targets)
-    p = logits.double().exp() / logits.double().exp().sum(-1, keepdim=True)
-    wanted = -p.gather(-1, targets[..., None]).log().mean()
-    assert loss.item() == pytest.approx(wanted.item(), abs=1e-5)
+    p = logits.exp() / logits.exp().sum(dim=-1, keepdim=True)
+    each = [-p[b, t, targets[b, t]].log() for b in range(3) for t in range(T)]
+    torch.testing.assert_close(loss, torch.stack(each).mean(), **EXACT)
+
+
+def test_gradients_reach_every_weight(step):
+    model = shaken(small_model(step))
+    model(*torch.randint(V, (2, 64, T)))[1].backward()
+    for name, p in model.named_parameters():
+        assert p.grad is not None, name
+        assert p.grad.abs().max() > 0, name
+
+
+def test_step_8_is_step_7_with_its_heads_side_by_side():
+    model7, model8 = shaken(small_model(STEP7, dropout=0.0)), small_model(STEP8, dropout=0.0)
+    model8.double().load_state_dict(model7.state_dict(), strict=False)
+    for theirs, ours in zip(model7.blocks, model8.blocks, strict=True):
+        ours.attention.qkv.weight.data = queries_keys_values(theirs.attention)
+    idx, targets = torch.randint(V, (2, 3, T))
+    torch.testing.assert_close(model8(idx, targets), model7(idx, targets), **EXACT)
 
 
 @pytest.mark.parametrize("step", TRANSFORMERS)
-def test_an_untrained_model_is_nearly_uniform(step):
-    x, y = torch.randint(65, (2, 64, 8))
-    _, loss = small_model(step).eval()(x, y)
-    assert abs(loss.item() - math.log(65)) < 0.3
+def test_no_logit_sees_the_future(step):
+    """In training, too, with the same activations dropped."""
+    model = shaken(small_model(step, dropout=0.2))
+    idx = torch.arange(T)[None]
+    torch.manual_seed(2)
+    before, _ = model(idx)
+    for s in range(T):
+        torch.manual_seed(2)
+        after, _ = model(idx.where(idx != s, V - 1))
+        assert torch.equal(after[:, :s], before[:, :s])
+        assert not torch.equal(after[:, s], before[:, s])
 
 
-@pytest.mark.parametrize("step", [step for step in STEPS if "07" <= step.__name__ < "13"])
-def test_from_step_7_on_weights_start_small_and_biases_at_zero(step):
+# --- Dropout and the initial weights ---
+
+
+@pytest.mark.parametrize("step", [STEP7, STEP8])
+def test_dropout_acts_on_the_attention_weights_and_on_what_a_sublayer_adds(step, monkeypatch):
+    x = torch.randn(2, T, SMALL["n_embd"], dtype=torch.float64)
+    block = shaken(step.Block(small_config(step, dropout=1.0)))
+    assert torch.equal(block(x), x)  # where all is dropped, nothing is added
+    assert not torch.equal(block.eval()(x), x)
+
+    def drop_weights_alone(x, p=0.5, training=True, inplace=False):
+        return torch.zeros_like(x) if x.shape[-2:] == (T, T) else x
+
+    monkeypatch.setattr(F, "dropout", drop_weights_alone)
+    torch.testing.assert_close(block.attention(x), block.attention.proj.bias.expand_as(x), **EXACT)
+
+
+@pytest.mark.parametrize("step", [STEP7, STEP8])
+def test_weights_start_small_and_biases_at_zero(step):
     torch.manual_seed(0)
-    model = step.LanguageModel(step.Config(n_layer=1), 65)
+    model = step.LanguageModel(step.Config(n_layer=1), V)
     for name, p in model.named_parameters():
         if name.endswith("bias"):
-            assert p.abs().max() == 0
-        elif p.dim() == 2:
-            assert p.std().item() == pytest.approx(0.02, rel=0.1)
-            assert abs(p.mean().item()) < 0.001
-        else:
-            assert (p == 1).all()  # the gains of layer norm
+            assert not p.any(), name
+        elif "norm" not in name:
+            assert p.std().item() == pytest.approx(0.02, rel=0.05), name
+            assert p.mean().abs() < 0.001, name
 
 
-# --- Generating ---
+@pytest.mark.parametrize("step", [STEP7, STEP8])
+def test_the_full_size_has_as_many_parameters_as_the_videos_script_prints(step):
+    with torch.device("meta"):  # shapes without numbers
+        model = step.LanguageModel(step.SIZES["full"], V)
+    assert sum(p.numel() for p in model.parameters()) / 1e6 == 10.788929
 
 
-@pytest.mark.parametrize("length", [1, 8, 30])
-def test_generate_continues_a_prompt_of_any_length(step, length):
-    model = small_model(step)
-    seen = []
-    model.register_forward_pre_hook(lambda _, args: seen.append(args[0].shape[1]))
-    tokens = list(model.generate(torch.randint(65, (2, length)), 20))
-    assert len(tokens) == 20
-    assert all(token.shape == (2, 1) and token.dtype == torch.int64 for token in tokens)
-    most = 1 if step is BIGRAM else 8  # all that it may see, and not more
-    wanted = [min(length + i, most) for i in range(20)]
-    if hasattr(step, "Cache"):  # which has all but the new character
-        wanted[1:] = [1] * 19
-    assert seen == wanted
+# --- Sampling ---
 
 
-def test_generate_hands_the_model_the_last_characters(step):
-    model = small_model(step)
-    seen = []
-    model.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
-    prompt = torch.randint(65, (2, 11))
-    text = torch.cat([prompt, *model.generate(prompt, 5)], dim=1)
-    for i, idx in enumerate(seen):
-        assert torch.equal(idx, text[:, 11 + i - idx.shape[1] : 11 + i])
+@pytest.mark.parametrize("length", [1, T, 3 * T])
+def test_generate_draws_from_the_softmax_after_the_last_block_size_tokens(step, length):
+    model = small_model(step, dropout=0.5).train()
+    text = torch.randint(V, (5, length))
+    torch.manual_seed(3)
+    drawn = torch.cat(list(model.generate(text, 2 * T)), dim=1)
+    model.eval()  # in which it drew
+    torch.manual_seed(3)
+    for _ in range(2 * T):
+        probs = model(text[:, -T:])[0][:, -1].exp()
+        text = torch.cat((text, torch.multinomial(probs / probs.sum(-1, keepdim=True), 1)), dim=1)
+    assert torch.equal(drawn, text[:, length:])
 
 
-def test_generate_hands_out_each_character_as_it_is_drawn(step):
-    model = small_model(step)
+def test_generate_yields_each_token_as_it_is_drawn_and_keeps_no_graph(step):
     calls = []
-    model.register_forward_pre_hook(lambda *_: calls.append(1))
-    sampling = model.generate(torch.zeros((1, 1), dtype=torch.long), 10)
-    next(sampling)
-    assert len(calls) == 1
-    next(sampling)
-    assert len(calls) == 2
-
-
-def test_generate_samples_in_evaluation_mode(step):
-    model = small_model(step).train()
-    modes = []
-    model.register_forward_pre_hook(lambda m, _: modes.append(m.training))
-    list(model.generate(torch.zeros((1, 1), dtype=torch.long), 2))
-    assert modes == [False, False]
-
-
-def test_generate_keeps_no_gradients(step):
     model = small_model(step)
-    modes = []
-    model.register_forward_pre_hook(lambda *_: modes.append(torch.is_grad_enabled()))
-    list(model.generate(torch.zeros((1, 1), dtype=torch.long), 2))
-    assert modes == [False, False]
-
-
-def test_a_learned_cycle_is_sampled_in_order(step):
-    """The loss comes down, and each character drawn is fed back."""
-    model = small_model(step, 6, n_layer=1, dropout=0.0)
-    x = (torch.arange(9) + torch.arange(6)[:, None]) % 6  # (B, T+1)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
-    for _ in range(300):
-        _, loss = model(x[:, :-1], x[:, 1:])
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    assert loss < 1  # ln(6) = 1.8 by chance
-    start = torch.full((50, 1), 3)
-    tokens = torch.cat([start, *model.generate(start, 20)], dim=1)
-    follows = (tokens[:, 1:] == (tokens[:, :-1] + 1) % 6).float().mean()
-    assert follows > 0.5  # 1/6 by chance
-
-
-# --- Losses and training ---
-
-
-def test_estimate_loss_is_the_mean_over_its_batches(step, corpus):
-    model = small_model(step, corpus.vocab_size, dropout=0.2)
-    before = copy.deepcopy(model.state_dict())
-    config = small_config(step, batch_size=7, eval_iters=9, eval_batch_size=5, float32=True)
-    modes = []
-    model.register_forward_pre_hook(
-        lambda m, _: modes.append((m.training, torch.is_grad_enabled()))
-    )
-    torch.manual_seed(0)
-    losses = step.estimate_loss(model, corpus, config, CPU)
-    assert modes == [(False, False)] * 18
-    assert model.training
-    assert all(torch.equal(p, before[name]) for name, p in model.state_dict().items())
-    model.eval()
-    torch.manual_seed(0)
-    assert list(losses) == ["train", "val"]
-    for split in losses:
-        wanted = [model(*corpus.batch(split, 5, 8))[1].item() for _ in range(9)]
-        assert losses[split] == pytest.approx(sum(wanted) / 9, abs=1e-5)
-
-
-def test_train_takes_max_iters_steps(step, corpus, monkeypatch, capsys, tmp_path):
-    taken = []
-    real = torch.optim.AdamW.step
-    monkeypatch.setattr(torch.optim.AdamW, "step", lambda *args: (taken.append(1), real(*args))[1])
-    settings = {"max_iters": 7, "eval_interval": 3, "eval_iters": 1}
-    config = small_config(step, **settings, checkpoint=tmp_path / "model.pt")
-    step.train(small_model(step, corpus.vocab_size), corpus, config, CPU)
-    assert len(taken) == 7
-    printed = [line.split(":")[0] for line in capsys.readouterr().out.splitlines()]
-    assert printed == ["step 0", "step 3", "step 6", "step 7"]
-
-
-@pytest.mark.parametrize("step", PLAIN)
-def test_train_is_adamw_on_the_batches_of_the_seed(step, corpus, monkeypatch, tmp_path):
-    """Three steps against a loop of our own: the same weights to the last bit."""
-    settings = {"learning_rate": 3e-3, "max_iters": 3, "dropout": 0.1}
-    config = small_config(step, **settings, checkpoint=tmp_path / "model.pt")
-    ours = small_model(step, corpus.vocab_size, **settings)
-    theirs = copy.deepcopy(ours)
-    monkeypatch.setattr(step, "estimate_loss", lambda *_: {"train": 1.0, "val": 1.0})
-    torch.manual_seed(7)
-    step.train(theirs, corpus, config, CPU)
-
-    torch.manual_seed(7)
-    optimizer = torch.optim.AdamW(ours.parameters(), lr=3e-3, fused=True)
-    tokens = corpus.splits["train"].long()
-    for _ in range(3):
-        starts = torch.randint(len(tokens) - 8, (4, 1)).flatten().tolist()
-        x = torch.stack([tokens[i : i + 8] for i in starts])
-        y = torch.stack([tokens[i + 1 : i + 9] for i in starts])
-        for p in ours.parameters():
-            p.grad = None
-        ours(x, y)[1].backward()
-        optimizer.step()
-    for (name, p), q in zip(ours.named_parameters(), theirs.parameters(), strict=True):
-        assert torch.equal(p, q), name
-
-
-def gradient_ratios(step, corpus):
-    """How long the first block's gradient is beside the last's in the first step, by seed."""
-    config, ratios = step.Config(), []
-    for seed in range(20):
-        torch.manual_seed(seed)
-        model = step.LanguageModel(config, corpus.vocab_size)
-        model(*corpus.batch("train", config.batch_size, config.block_size))[1].backward()
-        norms = [sum(p.grad.square().sum() for p in b.parameters()).sqrt() for b in model.blocks]
-        ratios.append((norms[0] / norms[-1]).item())
-    return ratios
-
-
-def test_residual_connections_bring_the_gradient_to_the_first_block(corpus):
-    """In step 5 it has about a sixth of the length of the last block's, in step 6 the same."""
-    five, six = (gradient_ratios(step, corpus) for step in STEPS[4:6])
-    assert 0.1 < sum(five) / len(five) < 0.25
-    assert max(five) < 0.5 < min(six)
-    assert max(six) < 2
-
-
-# --- Settings ---
-
-
-def test_every_field_of_a_config_is_a_flag(step):
-    for field in dataclasses.fields(step.Config):
-        kind, note = get_args(field.type)
-        assert note
-        flag = "--" + field.name.replace("_", "-")
-        if kind is bool:
-            assert getattr(step.parse_args([flag]), field.name) is True
-            continue
-        value = {"device": "cpu", "size": "laptop", "dropout": 0.5}.get(field.name)
-        if value is None:
-            value = kind(field.default * 2 or 2) if kind in (int, float) else kind("any")
-        config = step.parse_args([flag, str(value)])
-        assert getattr(config, field.name) == value
-        assert type(getattr(config, field.name)) is type(value)
-
-
-SIZES = {  # full, laptop
-    "batch_size": (64, 16),
-    "block_size": (256, 64),
-    "n_embd": (384, 96),
-    "n_head": (6, 3),
-    "n_layer": (6, 6),
-    "dropout": (0.2, 0.0),
-    "learning_rate": (3e-4, 1e-3),
-    "max_iters": (5000, 2000),
-    "eval_interval": (500, 500),
-    "eval_iters": (50, 5),
-    "eval_batch_size": (128, 128),
-}
-
-
-@pytest.mark.parametrize("step", [step for step in STEPS if has(step, "size")])
-def test_from_step_7_on_the_size_is_the_one_for_the_device(step, monkeypatch):
-    def sizes(*argv):
-        config = step.parse_args(list(argv))
-        return {name: getattr(config, name) for name in full}
-
-    full = {name: getattr(step.Config(), name) for name in SIZES}
-    laptop = full | step.LAPTOP
-    if step in PLAIN:
-        assert full == {name: size[0] for name, size in SIZES.items()}
-        assert laptop == {name: size[1] for name, size in SIZES.items()}
-    assert sizes("--size", "full") == sizes("--size", "full", "--device", "cpu") == full
-    assert sizes("--size", "laptop") == sizes("--device", "cpu") == laptop
-    assert sizes("--size", "laptop", "--n-layer", "2") == laptop | {"n_layer": 2}
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
-    assert sizes() == sizes("--device", "mps") == full
-    assert sizes("--device", "cpu") == sizes("--size", "laptop", "--device", "mps") == laptop
+    model.register_forward_pre_hook(lambda _, args: calls.append(args[0].shape[1]))
+    model.register_forward_hook(lambda _, args, out: calls.append(out[0].requires_grad))
+    sampling = model.generate(torch.zeros((1, 3 * T), dtype=torch.long), 10)
+    for i in range(1, 10):
+        assert next(sampling).shape == (1, 1)
+        assert calls == [1 if step is BIGRAM else T, False] * i

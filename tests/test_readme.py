@@ -1,164 +1,146 @@
-"""The README and the scripts' docstrings name what there is, and link to where it is shown."""
+"""What the pages and docstrings tell a reader to do can be done, and what they link to exists."""
 
-import importlib
+import contextlib
+import importlib.util
+import itertools
 import re
+import runpy
 import shlex
-import subprocess
+import sys
 
 import pytest
-from conftest import EXERCISES, FILES, ROOT, SCRIPTS, STEPS, TABLE, small_flags
-from torch.distributed.run import get_args_parser
+import torch
+from conftest import FILES, ROOT, load, small_flags
+from packaging.requirements import Requirement
+
+from common import InputError
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-ALL = [*FILES.values(), *(ROOT / row["file"] for row in EXERCISES.values())]
-VIDEO = "https://www.youtube.com/watch?v=kCc8FmEb1nY"
-
-# The chapters of the video that a section or a script may link to.
-CHAPTERS = """
-0:07:52 0:09:28 0:14:27 0:22:11 0:34:53 0:38:00 0:42:13 0:47:11 0:51:54 0:54:42 0:58:26 1:00:18
-1:02:00 1:11:38 1:16:56 1:19:11 1:21:59 1:24:25 1:26:48 1:28:00 1:32:51 1:37:49 1:42:39 1:46:22
-1:48:53
-""".split()
-
-# The ten sections: where the video has them and which file is their home.
-SECTIONS = [
-    ("0:07:52", "common/data.py"),
-    ("0:22:11", "01_bigram.py"),
-    ("0:42:13", "#averaging-the-past-three-times"),
-    ("1:00:18", "02_self_attention.py"),
-    ("1:02:00", "02_self_attention.py"),
-    ("1:21:59", "03_multihead.py"),
-    ("1:24:25", "04_feedforward.py"),
-    ("1:26:48", "05_blocks.py"),
-    ("1:28:00", "06_residual_layernorm.py"),
-    ("1:37:49", "07_full_gpt.py"),
-]
+PAGES = {
+    path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
+    for path in sorted({*ROOT.glob("*.md"), *ROOT.glob("[a-z]*/**/*.md")})
+}
+SCRIPTS = {
+    file.relative_to(ROOT).as_posix(): name for name, file in FILES.items() if file.is_file()
+}
 
 
-def seconds(moment):
-    hours, minutes, rest = map(int, moment.split(":"))
-    return 3600 * hours + 60 * minutes + rest
+def code_blocks(text, language):
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, flags=re.M | re.S)
 
 
-def code_blocks(language):
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, flags=re.M | re.S)
+def commands(text):
+    """Those of code blocks, and those in the middle of a sentence."""
+    for block in code_blocks(text, "sh"):
+        yield from block.replace("\\\n", " ").splitlines()
+    for code in re.findall(r"`([^`]+)`", re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S)):
+        if re.match(r"(python|git diff|torchrun) ", code):
+            yield " ".join(code.split())
 
 
-def commands():
-    return [line for block in code_blocks("sh") for line in block.splitlines()]
+# --- Commands ---
 
 
-def test_every_link_to_a_moment_says_that_moment_and_is_a_chapter():
-    links = re.findall(r"\[([\d:]+)\]\(" + re.escape(VIDEO) + r"&t=(\d+)s\)", README)
-    assert len(links) == README.count("&t=")
-    for moment, second in links:
-        assert moment in CHAPTERS
-        assert seconds(moment) == int(second)
+def check(command):
+    """The files, modules and flags of a command are there; each script reads its own flags."""
+    words = shlex.split(command, comments=True)
+    for option, file in itertools.pairwise(words):
+        if option == "-r":
+            assert (ROOT / file).is_file(), file
+    if words[1:2] == ["-m"]:
+        assert words[2] == "pip" or importlib.util.find_spec(words[2]), command
+    if words[:1] == ["git"]:
+        assert all((ROOT / word).exists() for word in words if word.endswith(".py")), command
+        return
+    script = next((i for i, word in enumerate(words) if re.search(r"\w\.py$", word)), None)
+    if script is None:
+        return
+    file, *rest = words[script:]
+    assert (ROOT / file).is_file(), file
+    if file in SCRIPTS:
+        with contextlib.suppress(InputError):  # of a device that this machine lacks
+            load(SCRIPTS[file]).parse_args(rest)
+    else:
+        source = (ROOT / file).read_text(encoding="utf-8")
+        for word in rest:
+            assert not word.startswith("--") or f'"{word.split("=")[0]}"' in source, (file, word)
 
 
-@pytest.mark.parametrize("script", [name for name in SCRIPTS if "video" in TABLE[name]])
-def test_docstrings_link_to_a_chapter_they_name(script):
-    text = STEPS[SCRIPTS.index(script)].__doc__
-    moments = re.findall(r"\d:\d\d:\d\d", text)
-    assert moments
-    assert set(moments) <= set(CHAPTERS)
-    (second,) = re.findall(re.escape(VIDEO) + r"&t=(\d+)s", text)
-    assert int(second) in map(seconds, moments)
-
-
-def rows(heading):
-    """The rows of the table below a heading that begin with a number, by that number."""
-    below = README.split(f"\n## {heading}\n")[1].split("\n## ")[0]
-    return {int(row[1]): row[0] for row in re.finditer(r"^\| (\d+) \|.*$", below, flags=re.M)}
-
-
-def test_the_ten_sections_have_their_home_and_their_moment():
-    found = rows("The ten sections")
-    assert list(found) == list(range(1, 11))
-    for number, (moment, home) in enumerate(SECTIONS, start=1):
-        assert f"[{moment}]({VIDEO}&t={seconds(moment)}s)" in found[number]
-        assert f"({home})" in found[number]
-
-
-def test_the_steps_after_the_video_are_in_their_table():
-    found, later = rows("After the video"), SCRIPTS[7:]
-    assert list(found) == [int(name.split("_")[0]) for name in later]
-    for name, row in zip(later, found.values(), strict=True):
-        assert f"[{TABLE[name]['file']}]({TABLE[name]['file']})" in row
-        if moment := TABLE[name].get("video"):
-            assert f"[{moment}]({VIDEO}&t={seconds(moment)}s)" in row
-
-
-def test_every_linked_file_and_heading_exists():
-    headings = re.findall(r"^#+ (.*)$", README, flags=re.M)
-    anchors = {"#" + re.sub(r"[^\w -]", "", h.lower()).replace(" ", "-") for h in headings}
-    for target in re.findall(r"\]\(([^)]+)\)", README):
-        if target.startswith("#"):
-            assert target in anchors
-        elif not target.startswith("https://"):
-            assert (ROOT / target).exists(), target
-
-
-def test_every_script_is_named_with_its_section_and_its_loss():
-    for name in SCRIPTS:
-        file = TABLE[name]["file"]
-        least = 1 if name >= "09" else 2  # whose losses are in a table of their own
-        assert README.count(f"[{file}]({file})") >= least
-
-
-def test_commands_in_code_blocks_run_or_parse():
-    kinds = set()
-    for command in commands():
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_name_files_and_flags_that_exist(page):
+    for command in commands(PAGES[page]):
         for part in command.split(" && "):
-            words = shlex.split(part)
-            while re.fullmatch("[A-Z_]+=.*", words[0]):  # a variable for the command
-                words = words[1:]
-            kinds.add(words[0])
-            if words[0] == "git":  # exit status 1: the files differ
-                assert subprocess.run(words, cwd=ROOT, capture_output=True).returncode == 1
-            elif words[0] == "torchrun":
-                args = get_args_parser().parse_args(words[1:])
-                step = STEPS[list(FILES.values()).index(ROOT / args.training_script)]
-                step.parse_args(args.training_script_args)
-            elif words[1:3] == ["-m", "pip"]:
-                if "-r" in words:
-                    assert (ROOT / words[-1]).is_file()
-            elif words[1].startswith(("benchmarks/", "docs/")):
-                assert (ROOT / words[1]).is_file()
-            elif words[1].endswith(".py"):
-                assert ROOT / words[1] in ALL
-                step = importlib.import_module(words[1].split("/")[-1].removesuffix(".py"))
-                step.parse_args(words[2:])
-            else:
-                assert words[1:3] in (["-m", "venv"], ["-m", "pytest"]), part
-    assert {"python3", "git", "python", ".venv/bin/python"} <= kinds
+            check(part)
 
 
-def test_windows_commands_are_the_same_two():
-    (windows,) = code_blocks("powershell")
-    unix = code_blocks("sh")[0].replace("python3 ", "py ").replace(" && ", "; ")
-    assert windows.replace("\\", "/") == unix.replace(".venv/bin/", ".venv/Scripts/")
+@pytest.mark.parametrize("name", SCRIPTS.values())
+def test_docstrings_name_flags_that_exist(name):
+    script = load(name)
+    for flag in re.findall(r"--[a-z][a-z0-9-]*", script.__doc__):
+        assert hasattr(script.Config(), flag[2:].replace("-", "_")), flag
 
 
-def test_the_cpu_only_line_installs_the_torch_of_the_requirements():
-    (line,) = [command for command in commands() if "--index-url" in command]
-    (pin,) = re.findall(r"torch==[\d.]+", line)
-    assert pin in (ROOT / "requirements.txt").read_text("utf-8")
+def test_the_first_block_is_the_two_commands_that_ci_runs():
+    """.ci/run takes the first line as what trains step 1, and the second as the tests."""
+    unix = code_blocks(README, "sh")[0]
+    step, tests = unix.splitlines()
+    assert step.endswith("python 01_bigram.py")
+    assert tests.endswith("python -m pytest")
+    windows = code_blocks(README, "powershell")[0].replace("\\", "/").replace("/Scripts/", "/bin/")
+    assert windows == unix.replace("python3 ", "py ").replace(" && ", "; ")
 
 
-def test_a_kept_model_can_be_used_from_python(tmp_path, monkeypatch, capsys):
-    stop, code = (block for block in code_blocks("python") if ">>>" not in block)
-    step = STEPS[SCRIPTS.index("09_keep")]
+def test_the_readmes_python_works_after_a_run_of_step_7(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    checkpoint = tmp_path / "runs" / "09_keep.pt"
-    step.main(step.parse_args(small_flags(step, tmp_path, max_iters=1, checkpoint=checkpoint)))
-    capsys.readouterr()
-    names = {}
-    exec(code, names)
-    assert len(capsys.readouterr().out) == 200 + len("\n")
+    flags = small_flags(load("07_full_gpt"), max_iters=1)
+    monkeypatch.setattr(sys, "argv", ["07_full_gpt.py", *flags])
+    names = runpy.run_path(str(FILES["07_full_gpt"]), run_name="__main__")
+    trained = names["model"]
+    for block in code_blocks(README, "python"):
+        exec(block, names)
+    torch.testing.assert_close(names["model"].state_dict(), trained.state_dict(), rtol=0, atol=0)
 
-    decode, speech = names["vocabulary"].decode, "\nBy your leave.\n\nJULIET:"
-    tokens = iter(names["vocabulary"].encode(speech))
-    monkeypatch.setattr(names["vocabulary"], "decode", lambda _: decode([next(tokens)]))
-    exec(stop, names)  # the model's own characters would come to an empty line by chance alone
-    assert capsys.readouterr().out == "ROMEO:\nBy your leave.\n\n\n"
+
+# --- Links ---
+
+
+def anchors(text):
+    headings = re.findall(r"^#+ (.*)$", re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S), re.M)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_linked_files_and_headings_exist(page):
+    folder = (ROOT / page).parent
+    for target in re.findall(r"\]\(([^)\s]+)\)", PAGES[page]):
+        if re.match("https?:", target):
+            continue
+        path, _, heading = target.partition("#")
+        file = (folder / path).resolve() if path else ROOT / page
+        assert file.exists(), target
+        assert not heading or heading in anchors(file.read_text(encoding="utf-8")), target
+
+
+def test_links_to_the_video_go_to_the_moment_that_they_name():
+    texts = [*PAGES.values(), *(file.read_text("utf-8") for file in ROOT.glob("common/*.py"))]
+    texts += [(ROOT / file).read_text(encoding="utf-8") for file in SCRIPTS]
+    video = r"https://www\.youtube\.com/watch\?v=(\S+?)&t=(\d+)s"
+    link = r"(\d:\d\d:\d\d)(?:\]\(|,\s(?:[^,\n]+,\s)?)" + video
+    found = [match for text in texts for match in re.findall(link, text)]
+    assert len(found) == "".join(texts).count("&t=")
+    for moment, video, second in found:
+        hours, minutes, rest = map(int, moment.split(":"))
+        assert (video, int(second)) == ("kCc8FmEb1nY", 3600 * hours + 60 * minutes + rest)
+
+
+# --- What pip installs ---
+
+
+@pytest.mark.parametrize("python", ["3.11", "3.12", "3.13", "3.14", "3.15"])
+@pytest.mark.parametrize("platform", ["linux", "darwin", "win32"])
+def test_each_machine_gets_one_line_for_each_package(python, platform):
+    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    wanted = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    machine = {"python_version": python, "sys_platform": platform}
+    fitting = [r.name for r in wanted if not r.marker or r.marker.evaluate(machine)]
+    assert sorted(fitting) == ["numpy", "requests", "torch", "tqdm"]

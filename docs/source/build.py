@@ -1,44 +1,35 @@
-"""Makes the walkthrough, docs/index.html and docs/beyond.html, and the measured part of the README.
+"""Makes the pages, docs/index.html and docs/beyond.html, and two parts of the READMEs.
 
-    python docs/build.py
+    python docs/source/build.py
 
-What goes in: the scripts, docs/results.json, docs/weights.json, the sentences in docs/steps.toml,
-the form of the pages in docs/page.html.jinja and docs/page.css, and their live parts in docs/live.*
-and docs/model.js. The same input gives the same output, to the byte. Needs docs/requirements.txt,
-and git, whose diffs it shows.
+The two parts are the picture docs/ladder.svg and the table of losses in measure/README.md. What
+goes in: the scripts, the table of them (steps.toml), the figures in measure/results/, the weights
+that export.py has packed, and the templates, styles and scripts in this folder. The same input
+gives the same output, to the byte. Needs docs/requirements.txt, and git, whose diffs it shows.
 """
 
 import argparse
-import io
+import html
 import itertools
 import json
 import re
 import subprocess
 import sys
-import textwrap
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 
-import matplotlib as mpl
-import matplotlib.pyplot as plt
-import second
-from attention import draw
-from exercise_tables import fine_tuning, own_text, paragraph
-from export import AS_BEFORE
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from latex2mathml.converter import convert
 from markupsafe import Markup, escape
-from matplotlib.figure import Figure
 from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
 
-DOCS = Path(__file__).resolve().parent
-STEP_TIME = (  # of benchmarks/scaling.py
-    r"T(n) = t + 2\,\frac{n - 1}{n} \cdot \frac{\mathrm{bytes}}{\mathrm{bandwidth}}"
-    r" + 2\,(n - 1) \cdot \mathrm{latency}, \quad \mathrm{efficiency} = \frac{t}{T(n)}"
-)
+SOURCE = Path(__file__).resolve().parent
+DOCS = SOURCE.parent
 ROOT = DOCS.parent
+RESULTS = ROOT / "measure" / "results"
 LINE = "ROMEO:\nThe king shall come to th"  # what the live parts read at first
 BESIDE = "07_full_gpt"  # its weights are a file beside the page
 VIDEO = "https://www.youtube.com/watch?v=kCc8FmEb1nY"
@@ -51,68 +42,46 @@ IN_THE_VIDEO = {  # the val loss that is said or shown there
     "06_residual_layernorm": "2.06",
     "07_full_gpt": "1.48",
 }
-# Colours that stand for the page's own, light or dark, and what they are in a file by itself.
-INK, ACCENT, MUTED = "#010101", "#020202", "#030303"
-ON_THE_PAGE = {INK: "var(--ink)", ACCENT: "var(--accent)", MUTED: "var(--muted)"}
-ALONE = {INK: "#1f2328", ACCENT: "#b3400a", MUTED: "#57606a"}
-mpl.rcdefaults()  # whatever a reader has set
-mpl.rcParams |= {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "gpt",
-    "font.family": "sans-serif",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor"), INK),
-    **dict.fromkeys(("xtick.color", "ytick.color"), INK),
-}
 
 
-def hundredths(number: re.Match) -> str:
-    """A number with at most two digits after the point: a picture needs no more."""
-    return f"{float(number[0]):.2f}".rstrip("0").rstrip(".")
+# --- Pictures ---
 
 
-def svg(figure: Figure, name: str, colours: dict[str, str]) -> str:
-    """The figure as an SVG element in those colours, its ids made unlike those of other figures."""
-    file = io.StringIO()
-    figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    plt.close(figure)
-    text = file.getvalue()
-    text = text[text.index("<svg") :]
-    text = re.sub(r"\s*<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = re.sub(r"\s*<!--.*?-->", "", text)
-    ids: dict[str, str] = {}
-    for found in re.findall(r'id="([^"]+)"', text):
-        ids.setdefault(found, f"{name}-{len(ids)}")
-    named = r'(id="|href="#|url\(#)([^")]+)'
-    text = re.sub(named, lambda found: found[1] + ids.get(found[2], found[2]), text)
-    text = re.sub(r"<[^>]+>", lambda tag: re.sub(r"\d+\.\d+", hundredths, tag[0]), text)
-    text = re.sub(r"'DejaVu Sans[^;]*, (sans-serif|monospace)", r"\1", text)
-    for colour, own in colours.items():
-        text = text.replace(colour, own)
-    return text.strip()
+def ladder(steps: list[dict]) -> str:
+    """A row for each step: its name, its val loss, and a line that it writes. 900 units wide."""
+    losses = [step["val_loss"] for step in steps]
+    low, high, middle, row = min(losses) - 0.05, max(losses) + 0.05, [], 42
+    for i, loss in enumerate(losses):
+        middle.append((200 + 210 * (loss - low) / (high - low), 56 + row * i))
+    parts = ['<text class="muted" x="440" y="24">val loss</text>']
+    parts.append('<text class="muted" x="540" y="24">a line that it writes</text>')
+    for (x, y), (x2, y2) in itertools.pairwise(middle):
+        kind = "accent" if x2 > x else "muted"  # where the loss goes up
+        parts.append(f'<line class="{kind}" x1="{x:.1f}" y1="{y}" x2="{x2:.1f}" y2="{y2}"/>')
+    for step, (x, y) in zip(steps, middle, strict=True):
+        size = f" ({step['settings']['size']})" if "size" in step["settings"] else ""
+        text = step["evaluations"][-1][3]
+        sample = max(text.split("\n")[:-1] or [text], key=len)  # the last line is cut off
+        sample = sample if len(sample) <= 44 else sample[:43] + "…"
+        parts.append(f'<text x="8" y="{y + 5}">{step["number"]} {step["short"]}{size}</text>')
+        parts.append(f'<circle cx="{x:.1f}" cy="{y}" r="5"/>')
+        parts.append(f'<text x="440" y="{y + 5}">{step["val_loss"]:.2f}</text>')
+        parts.append(f'<text class="sample" x="540" y="{y + 5}">{html.escape(sample)}</text>')
+    height = 56 + row * len(steps) - 14
+    return f'<svg viewBox="0 0 900 {height}" class="ladder">\n' + "\n".join(parts) + "\n</svg>"
 
 
-def ladder(steps: list[dict]) -> Figure:
-    """The val loss that each step ends with, with its spread."""
-    figure, ax = plt.subplots(figsize=(4.8, 3), layout="constrained")
-    for x, (step, after) in enumerate(itertools.pairwise(steps), 1):
-        a, b = step["val_loss"], after["val_loss"]
-        ax.plot([x, x + 1], [a, b], color=ACCENT if b > a else MUTED, linewidth=2)
-    for x, step in enumerate(steps, 1):
-        ax.plot([x, x], [step["lowest"], step["highest"]], color=INK, linewidth=4)
-        ax.plot(x, step["val_loss"], "o", color=INK, markersize=5)
-        offset = {4: (0, -16), 6: (12, 3), 7: (13, 3)}.get(x, (0, 7))  # clear of the lines
-        at = (x, step["val_loss"] if x == 4 else step["highest"])
-        text = f"{step['val_loss']:.2f}"
-        ax.annotate(text, at, offset, textcoords="offset points", ha="center", fontsize=9)
-    names = [f"{x}\n" + step["short"].replace(" ", "\n") for x, step in enumerate(steps, 1)]
-    names[-1] += f"\n({steps[-1]['size']})"
-    ax.set_xticks(range(1, len(steps) + 1), names, fontsize=8)
-    ax.tick_params(axis="y", labelsize=8)
-    ax.set_ylabel("val loss (nats per character)", fontsize=8)
-    ax.set(xlim=(0.6, 7.5), ylim=(steps[-1]["val_loss"] - 0.1, steps[0]["val_loss"] + 0.15))
-    return figure
+def alone(picture: str) -> str:
+    """The ladder as a file by itself, with a style of its own, on white paper."""
+    style = (
+        "text { font: 15px sans-serif; fill: #1f2328 } .muted { fill: #57606a } "
+        ".sample { font: 13px monospace; white-space: pre } circle { fill: #1f2328 } "
+        "line { stroke: #57606a; stroke-width: 2 } .accent { stroke: #b3400a }"
+    )
+    head, rest = picture.split("\n", 1)
+    head = head.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ')
+    paper = '<rect width="100%" height="100%" fill="#ffffff"/>'
+    return f"{head}\n<style>{style}</style>\n{paper}\n{rest}\n"
 
 
 def apart(heights: list[float], least: float) -> list[float]:
@@ -132,68 +101,65 @@ def apart(heights: list[float], least: float) -> list[float]:
     return moved
 
 
-def curves(steps: list[dict]) -> Figure:
+def curves(steps: list[dict]) -> str:
     """The val loss on the way, of the last of these steps over those before it."""
-    figure, ax = plt.subplots(figsize=(4.6, 2.5), layout="constrained")
-    ends = []
+    last = max(step["evaluations"][-1][0] for step in steps)
+    bottom = min(1.7, *(step["val_loss"] - 0.1 for step in steps))
+
+    def x(at: float) -> float:
+        return 32 + 270 * at / last
+
+    def y(loss: float) -> float:
+        return 8 + 136 * (3 - loss) / (3 - bottom)
+
+    parts, ends = [], []
+    for tenth in range(16, 31, 2):
+        if tenth / 10 >= bottom:
+            at = f"{y(tenth / 10):.1f}"
+            parts.append(f'<line x1="32" y1="{at}" x2="310" y2="{at}"/>')
+            parts.append(f'<text x="26" y="{at}" dy="3" text-anchor="end">{tenth / 10}</text>')
+    for at in range(0, last + 1, 500 if last <= 3000 else 1000):
+        parts.append(f'<text x="{x(at):.1f}" y="158" text-anchor="middle">{at}</text>')
+    parts.append('<text x="167" y="174" text-anchor="middle">optimiser steps</text>')
+    parts.append('<svg x="0" y="8" width="330" height="136" viewBox="0 8 330 136">')  # cuts off
     for step in steps:
         runs = [run["curve"] for run in step["runs"]]
-        at = [point[0] for point in runs[0]]
-        mean = [sum(point[2] for point in points) / len(runs) for points in zip(*runs, strict=True)]
-        colour, width = (ACCENT, 2) if step is steps[-1] else (MUTED, 0.8)
-        ax.plot(at, mean, color=colour, linewidth=width)
-        ends.append((at[-1], mean[-1], str(step["number"]), colour))
-    bottom = min(step["val_loss"] for step in steps) - 0.1
-    ax.set(ylim=(min(bottom, 1.7), 3), xlim=(0, 1.05 * max(at for at, *_ in ends)))
-    ax.tick_params(labelsize=8)
-    ax.set_xlabel("optimiser steps", fontsize=8)
-    ax.set_ylabel("val loss", fontsize=8)
-    figure.draw_without_rendering()  # now it is known how high the axes are
-    to_points = 72 / figure.dpi
-    for at in {end[0] for end in ends}:
-        here = [end for end in ends if end[0] == at]
-        heights = [ax.transData.transform(end[:2])[1] * to_points for end in here]
-        for end, height, moved in zip(here, heights, apart(heights, 11.5), strict=True):
-            offset = (4, moved - height - 3)
-            style = {"textcoords": "offset points", "fontsize": 8, "color": end[3]}
-            ax.annotate(end[2], end[:2], offset, **style)
-    return figure
+        means = [
+            (rows[0][0], sum(val for _, _, val in rows) / len(rows))
+            for rows in zip(*runs, strict=True)
+        ]
+        kind = "now" if step is steps[-1] else "before"
+        points = " ".join(f"{x(at):.1f},{y(mean):.1f}" for at, mean in means)
+        parts.append(f'<polyline class="{kind}" points="{points}"/>')
+        ends.append((x(means[-1][0]), y(means[-1][1]), step["number"], kind))
+    parts.append("</svg>")
+    for end in dict.fromkeys(end[0] for end in ends):
+        here = [one for one in ends if one[0] == end]
+        moved = apart([one[1] for one in here], 12)
+        for (_, _, number, kind), height in zip(here, moved, strict=True):
+            parts.append(
+                f'<text class="{kind}" x="{end + 4:.1f}" y="{height + 3:.1f}">{number}</text>'
+            )
+    return '<svg viewBox="0 0 330 180" class="curves">\n' + "\n".join(parts) + "\n</svg>"
 
 
-def scaling_curve(found: dict) -> Figure:
-    """How many times as fast as one process several are: as measured, and as predicted."""
-    figure, ax = plt.subplots(figsize=(4.8, 3), layout="constrained")
-    machines = [n for n, _ in found["predicted"]]
-    ax.plot(machines, machines, color=MUTED, linewidth=0.8, linestyle="--")
-    ax.plot(*zip(*found["predicted"], strict=True), color=ACCENT, linewidth=2)
-    one = found["measured"][0][1]
-    for n, seconds in found["measured"]:
-        ax.plot(n, n * one / seconds, "o", color=INK, markersize=5)
-    ax.set_xscale("log", base=2)
-    ax.set_yscale("log", base=2)
-    for axis in (ax.xaxis, ax.yaxis):
-        axis.set_major_formatter("{x:.0f}")
-        axis.set_ticks(machines)
-    ax.tick_params(labelsize=8)
-    ax.set_xlabel("processes", fontsize=8)
-    ax.set_ylabel("times one", fontsize=8)
-    return figure
+# --- Scripts and their diffs ---
 
 
 def lines_of(file: str) -> list[str]:
     """The lines of a script as HTML."""
     source = (ROOT / file).read_text(encoding="utf-8")
-    html = highlight(source, PythonLexer(), HtmlFormatter(nowrap=True))
-    css = set(re.findall(r"\.(\w+)", (DOCS / "page.css").read_text(encoding="utf-8")))
-    html = re.sub(
+    text = highlight(source, PythonLexer(), HtmlFormatter(nowrap=True))
+    css = set(re.findall(r"\.(\w+)", (SOURCE / "page.css").read_text(encoding="utf-8")))
+    text = re.sub(
         r'<span class="(\w+)">([^<]*)</span>',
         lambda token: token[0] if token[1] in css else token[2],  # most tokens have no colour
-        html,
+        text,
     )
-    return html.rstrip("\n").split("\n")
+    return text.rstrip("\n").split("\n")
 
 
-def changes(old: str, new: str) -> list[list[tuple[str, int, str]]]:
+def hunks_between(old: str, new: str) -> list[list[tuple[str, int, str]]]:
     """What git shows between two scripts: hunks of (" ", "+" or "-", line number, HTML)."""
     command = ["git", "-c", "diff.suppressBlankEmpty=false", "-c", "diff.interHunkContext=0"]
     command += ["diff", "--no-index", "--no-color", "--no-ext-diff", "--unified=3"]
@@ -219,6 +185,20 @@ def changes(old: str, new: str) -> list[list[tuple[str, int, str]]]:
     return hunks
 
 
+def find_key(step: dict) -> int:
+    """The number of the line that the table of the page points to."""
+    source = (ROOT / step["file"]).read_text(encoding="utf-8").split("\n")
+    found = [n for n, line in enumerate(source, 1) if line.strip().startswith(step["key"])]
+    if step["hunks"]:
+        found = [n for n in found if n in step["new_lines"]]
+    if not found:
+        sys.exit(f"{step['file']} has no new line {step['key']!r}: see steps.toml")
+    return found[0]
+
+
+# --- Words ---
+
+
 def nested(picture: str) -> list[dict]:
     """An indented outline as boxes: their label, whether they are new, and the boxes inside."""
     root: list[dict] = []
@@ -235,131 +215,6 @@ def nested(picture: str) -> list[dict]:
     return root
 
 
-def find_key(step: dict) -> int:
-    """The number of the line that the table of the page points to."""
-    source = (ROOT / step["file"]).read_text(encoding="utf-8").split("\n")
-    found = [n for n, line in enumerate(source, 1) if line.strip().startswith(step["key"])]
-    if step["hunks"]:
-        added = {n for hunk in step["hunks"] for sign, n, _ in hunk if sign == "+"}
-        found = [n for n in found if n in added]
-    if not found:
-        raise ValueError(f"{step['file']} has no new line {step['key']!r}: see steps.toml")
-    return found[0]
-
-
-def seconds(moment: str) -> int:
-    """Seconds of h:mm:ss."""
-    hours, minutes, rest = map(int, moment.split(":"))
-    return 3600 * hours + 60 * minutes + rest
-
-
-def dates(results: dict) -> str:
-    """The day of the measurements, or the first and the last."""
-    days = sorted({step["date"] for step in results["steps"].values()})
-    return " to ".join(dict.fromkeys((days[0], days[-1])))
-
-
-def precision(results: dict) -> str:
-    """What the steps computed in, on the machine that they were measured on."""
-    if results["machine"]["avx512_bf16"] or results["machine"]["gpu"]:
-        return "float32, and from step 10 on in bfloat16"
-    return "float32"
-
-
-def measured(results: dict, steps: list[dict]) -> str:
-    """The measured part of the README, in Markdown."""
-    where = results["machine"]
-    on = where["gpu"] or f"{where['cores']} cores ({where['cpu']})"
-    rows = ["| script | parameters | val loss | lowest to highest | in the video | seconds |"]
-    rows.append("| --- " * 6 + "|")
-    for step in steps:
-        if len(step["runs"]) == 1:  # it trains as the step before does
-            continue
-        size = step.get("size")
-        video = IN_THE_VIDEO.get(step["name"], "")
-        not_run = size == "laptop" and video  # the video's figure is one of the full size
-        link = f"[{step['file']}]({step['file']})"
-        name = link + (f", {size} size" if size else "")
-        spread = f"{step['lowest']:.3f} to {step['highest']:.3f}"
-        loss = f"{step['val_loss']:.2f}"
-        said = "" if not_run else video
-        cells = name, f"{step['parameters']:,}", loss, spread, said, step["seconds"]
-        rows.append("| " + " | ".join(map(str, cells)) + " |")
-        if not_run:
-            rows.append(f"| {link}, full size | | not run by us | | {video} | |")
-    text = (
-        f"Measured on {dates(results)} on {on}, {where['system']}, Python {where['python']}, "
-        f"torch {where['torch']}, in {precision(results)}. Val loss is the mean of three seeds. "
-        "Seconds are for a whole run, from its start to the end of the sample. "
-    )
-    if not where["gpu"]:
-        text += "We had no NVIDIA GPU and no Mac: nothing was run on cuda or mps. "
-    ratio = results["step_8_to_step_7"]["trains"]
-    text += (
-        f"At the laptop size step 8 trains {ratio:.2f} times as fast as step 7, measured in turns; "
-        "the seconds in the table are of runs one after the other, while the machine's speed "
-        "drifted."
-    )
-    picture = (
-        "![Val loss of the seven steps: down to step 4, up at step 5, down again](docs/ladder.svg)"
-    )
-    return "\n".join([picture, "", *rows, "", textwrap.fill(text, 100)])
-
-
-def threads(results: dict) -> str:
-    """How step 7's threads wait, in Markdown: a table, or why there is none."""
-    if not results["waiting"]:
-        return "It acts on Linux alone, and these measurements were made elsewhere."
-    where = results["machine"]
-    said = {
-        "GOMP_SPINCOUNT=3000": "all, `GOMP_SPINCOUNT=3000`, as the script sets it",
-        "GOMP_SPINCOUNT=300000": "all, `GOMP_SPINCOUNT=300000`, the default",
-        "GOMP_SPINCOUNT=0": "all, `GOMP_SPINCOUNT=0`, as with `OMP_WAIT_POLICY=passive`",
-        "one thread": "one",
-    }
-    busy = f"{where['cores']} other programs that keep the {where['cores']} cores busy"
-    rows = [f"| threads | a quiet machine | beside {busy} |", "| --- " * 3 + "|"]
-    for way, states in results["waiting"].items():
-        times = []
-        for state in ("quiet", "busy"):
-            low, high = states.get(state, (None, None))
-            times.append(
-                "" if low is None else f"{low} ms" if low == high else f"{low} to {high} ms"
-            )
-        rows.append("| " + " | ".join([said[way], *times]) + " |")
-    return "\n".join([*rows, ""])
-
-
-def sampled(results: dict) -> str:
-    """How fast step 15 samples, in Markdown: a table, and how near that comes to the memory."""
-    where, both = results["machine"], results["sampling"]
-    rows = ["| size | step 7 | step 14 | step 15 | times step 14 | times step 7 |"]
-    rows.append("| --- " * 6 + "|")
-    for size, one in both.items():
-        speeds = [f"{one['characters'][name]:,}" for name in ("07_full_gpt", "14_muon", "15_cache")]
-        times = [f"{one['times'][name]:.1f}" for name in ("14_muon", "07_full_gpt")]
-        rows.append("| " + " | ".join([size, *speeds, *times]) + " |")
-    full = both["full"]
-    on = where["gpu"] or f"{where['cores']} cores ({where['cpu']})"
-    text = (
-        f"Characters a second with a full context, in float32, on {on}. A character needs each "
-        f"weight once: at the full size step 15 reads {full['reads']:.1f} GB of them a second, "
-        f"where a product of a large matrix with a vector reads {full['memory']:.0f}. The laptop "
-        "size is too small for that: there PyTorch's time for each call is what is left."
-    )
-    text += " The ratios are medians of pairs, measured in turns."
-    if not where["gpu"]:
-        text += " We had no GPU: how it samples on one was not measured."
-    return "\n".join([*rows, "", paragraph(text), ""])
-
-
-def put_in(text: str, name: str, part: str) -> str:
-    """The text with that part between its markers, which are comments of Markdown."""
-    start, end = f"<!-- {name}: written by docs/build.py -->\n", f"\n<!-- end of {name} -->"
-    before, rest = text.split(start)
-    return before + start + part + end + rest.split(end)[1]
-
-
 def visible(text: str) -> str:
     """The text with its line breaks and spaces to be seen."""
     return text.replace("\n", "↵").replace(" ", "␣")
@@ -371,148 +226,161 @@ def shapes(text: str) -> Markup:
     return Markup(re.sub(r"(\([BTCVhd3/, ]*[BTCV][BTCVhd3/, ]*\))", link, str(escape(text))))
 
 
-def window(results: dict, chars: str) -> dict:
-    """One window of the text, as common/data.py prints it: both rows of tokens, and the text."""
-    x, y = (json.loads(row) for row in re.findall(r"[xy] = (\[[\d, ]+\])", results["data"]))
-    return {"chars": chars, "x": x, "y": y, "text": "".join(chars[i] for i in [*x, y[-1]])}
+def seconds(moment: str) -> int:
+    """Seconds of h:mm:ss."""
+    hours, minutes, rest = map(int, moment.split(":"))
+    return 3600 * hours + 60 * minutes + rest
 
 
-def exercises() -> str:
-    """The README's list of exercises as HTML; its links lead from docs/ to the files above."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    text = re.search(r"^## Exercises\n(.*?)^## ", text, flags=re.DOTALL | re.MULTILINE)[1]
-    text = str(escape(text.strip()))
-    text = re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", text)
-    text = re.sub(r"`(.+?)`", r"<code>\1</code>", text)
-    text = re.sub(r"\[([^\]]+)\]\((https?:[^)]+)\)", r'<a href="\2">\1</a>', text)
-    text = re.sub(r"\[([^\]]+)\]\(([^)]+)\)", r'<a href="../\2">\1</a>', text)
-    parts, items = [], []
-    for part in re.split(r"\n\n|\n(?=- )", text):
-        if part.startswith("- "):
-            items.append(f"<li>{part.removeprefix('- ')}</li>")
-        else:
-            parts.append(part)  # the first is said above the list, the others are figures
-    results = '<p>What came of them: <a href="beyond.html#exercises">in the second page</a>.</p>'
-    return "\n".join([f"<p>{parts[0]}</p>", "<ul>", *items, "</ul>", results])
+def losses(steps: list[dict]) -> str:
+    """The table of losses in Markdown."""
+    rows = ["| script | parameters | val loss (lowest to highest) | in the video |"]
+    rows.append("| --- | --- | --- | --- |")
+    for step in steps:
+        size, said = step["settings"].get("size"), step["in_the_video"] or ""
+        link = f"[{step['file']}](../{step['file']})"
+        name = f"{link}, {size} size" if size else link
+        spread = f"{step['val_loss']:.3f} ({step['lowest']:.3f} to {step['highest']:.3f})"
+        not_run = size == "laptop" and said  # the video's loss is one of the full size
+        rows.append(f"| {name} | {step['parameters']:,} | {spread} | {'' if not_run else said} |")
+        if not_run:
+            rows.append(f"| {link}, full size | | not run by us | {said} |")
+    return "\n".join(rows)
 
 
-def live(names: list[str], results: dict) -> dict:
+def put_in(path: Path, name: str, part: str) -> str:
+    """The text of a file with that part between its markers, which are comments of Markdown."""
+    text = path.read_text(encoding="utf-8")
+    start, end = f"<!-- {name}: written by docs/source/build.py -->\n", f"\n<!-- end of {name} -->"
+    before, rest = text.split(start)
+    return before + start + part + end + rest.split(end)[1]
+
+
+# --- The pages ---
+
+
+def live(names: list[str], learning: dict[str, list]) -> dict:
     """What the live parts of a page with these steps take: sizes, samples and weights."""
-    kept = json.loads((DOCS / "weights.json").read_text(encoding="utf-8"))
-    learning = {n: seen for n, seen in results["learning"].items() if n in names}
+    kept = json.loads((SOURCE / "weights.json").read_text(encoding="utf-8"))
     weights = {
         name: {key: value for key, value in entry.items() if key != "proof"}
         for name, entry in kept["steps"].items()
         if name in names and "int16" in entry
     }
+    learning = {name: {"evaluations": learning[name]} for name in names}
     data = {"chars": kept["chars"], "line": LINE, "weights": weights, "learning": learning}
     file = DOCS / f"{BESIDE}.js"
-    size = len(file.read_bytes()) / 1e6
+    x, y = kept["window"]
+    text = "".join(kept["chars"][token] for token in [*x, y[-1]])
     return {
         "learning": learning,
         "in_the_page": list(weights),
         "made_from": {name: entry["made_from"] for name, entry in weights.items()},
-        "beside": {"name": BESIDE, "file": file.name, "size": f"{size:.1f} MB"},
-        "window": window(results, kept["chars"]),
-        "exercises": exercises(),
+        "beside": {
+            "name": BESIDE,
+            "file": file.name,
+            "size": f"{file.stat().st_size / 1e6:.1f} MB",
+        },
+        "window": {"chars": kept["chars"], "x": x, "y": y, "text": text},
         "data": Markup(json.dumps(data, ensure_ascii=False).replace("<", "\\u003c")),
     }
 
 
-def build() -> dict[Path, str]:
-    """Every file that comes from the scripts and the results, with its text."""
-    results = json.loads((DOCS / "results.json").read_text(encoding="utf-8"))
-    exercises = json.loads((DOCS / "exercises.json").read_text(encoding="utf-8"))
-    table = tomllib.loads((DOCS / "steps.toml").read_text(encoding="utf-8"))
-    environment = Environment(
-        loader=FileSystemLoader(DOCS), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    environment.filters |= {"visible": visible, "shapes": shapes}
+def read_results(names: list[str]) -> tuple[dict, dict]:
+    """The losses and the gradients; what was not measured ends the program."""
+    found = []
+    for name in ("losses", "gradients"):
+        path = RESULTS / f"{name}.json"
+        if not path.exists():
+            sys.exit(f"{path} is missing: run python measure/{name}.py")
+        found.append(json.loads(path.read_text(encoding="utf-8")))
+    if missing := [name for name in names if name not in found[0]["steps"]]:
+        sys.exit(f"not measured: run python measure/losses.py {' '.join(missing)}")
+    return found[0], found[1]
+
+
+def read_steps(table: dict, results: dict, idea: Callable[[str], str]) -> list[dict]:
+    """A dict for each script: its row of the table, its figures, and what a page shows of it."""
     steps: list[dict] = []
-    for number, (name, entry) in enumerate(table.items(), 1):
-        source = name  # of the figures: 15 and 16 train as 14 does, and 10 in float32 as 9
-        while source not in results["steps"]:
-            source = table[source]["extends"]
-        step = results["steps"][source] | entry | {"name": name, "number": number}
+    for row, (name, entry) in enumerate(table.items(), 1):
+        step = {"name": name, "measured": entry["kind"] in ("step", "lesson")} | entry
+        if step["measured"]:
+            step |= results["steps"][name] | {"number": row, "id": row, "called": f"step {row}"}
+            step["heading"] = f"{row} {step['title']}"
+        else:
+            step |= {"id": name, "called": Path(step["file"]).name, "heading": step["title"]}
         steps.append(step)
         old = next((old for old in steps if old["name"] == step.get("extends")), None)
         moment = step.get("video")
-        idea = environment.from_string(step["idea"]).render(results=results)
-        beyond = step["file"].startswith("beyond/")
         step |= {
             "old": old,
-            "beyond": beyond,
-            "idea": idea.strip(),
+            "beyond": step["kind"] != "step",
+            "idea": idea(step["idea"]),
             "lines": lines_of(step["file"]),
-            "hunks": changes(old["file"], step["file"]) if old else [],
-            "gain": round(step["val_loss"], 2) - round(old["val_loss"], 2) if old else None,
+            "hunks": hunks_between(old["file"], step["file"]) if old else [],
             "boxes": nested(step["picture"]) if "picture" in step else [],
             "mathml": convert(step["formula"], display="block") if "formula" in step else None,
             "url": f"{VIDEO}&t={seconds(moment)}s" if moment else None,
             "sources": list(step.get("sources", {}).items()),
             "in_the_video": IN_THE_VIDEO.get(name),
-            "as_before": name in AS_BEFORE,
-            "trains_as": list(table).index(source) + 1,
         }
         signs = [sign for hunk in step["hunks"] for sign, _, _ in hunk]
-        step |= {"added": signs.count("+"), "removed": signs.count("-"), "key_line": find_key(step)}
+        step |= {"added": signs.count("+"), "removed": signs.count("-")}
         step["new_lines"] = {n for hunk in step["hunks"] for sign, n, _ in hunk if sign == "+"}
-        shown = [old, step] if beyond else steps  # after the video, beside the step before
-        step["curves"] = svg(curves(shown), f"curves-{number}", ON_THE_PAGE)
-    heads = results["attention"]["heads"]
-    for role, head in heads.items():
-        figure = draw({head["name"]: head["weights"]}, results["attention"]["text"], 1, INK, ACCENT)
-        head["svg"] = svg(figure, f"head-{role}", ON_THE_PAGE)
-    video = [step for step in steps if not step["beyond"]]
-    after = [step for step in steps if step["beyond"]]
-    picture = svg(second.figure(steps, INK, ACCENT, MUTED), "second", ON_THE_PAGE)
-    ladder_of_time = second.page(steps, picture)
-    sliding, scaling = (
-        json.loads((DOCS / f"{name}.json").read_text(encoding="utf-8"))
-        for name in ("sliding", "scaling")
-    )
+        step["key_line"] = find_key(step) if step["measured"] else None
+        if step["measured"]:
+            shown = [old, step] if step["beyond"] else steps  # a lesson beside the one before it
+            step["curves"] = curves(shown)
+            step["gain"] = round(step["val_loss"], 2) - round(old["val_loss"], 2) if old else None
+    return steps
+
+
+def build() -> dict[Path, str]:
+    """Every file that comes from the scripts and the results, with its text."""
+    table = tomllib.loads((SOURCE / "steps.toml").read_text(encoding="utf-8"))
+    kinds = ("step", "lesson")
+    results, gradients = read_results([n for n, row in table.items() if row["kind"] in kinds])
+    environment = Environment(
+        loader=FileSystemLoader(SOURCE), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters |= {"visible": visible, "shapes": shapes}
+
+    def idea(text: str) -> str:
+        return environment.from_string(text).render(results=results, gradients=gradients).strip()
+
+    steps = read_steps(table, results, idea)
+    learning = {step["name"]: step["evaluations"] for step in steps if step["measured"]}
+    days = sorted({step["date"] for step in results["steps"].values()})
+    by_kind = {
+        kind: [step for step in steps if step["kind"] == kind]
+        for kind in ("step", "lesson", "leaf", "exercise")
+    }
     pages = {
         page: environment.get_template("page.html.jinja").render(
             page=page,
             results=results,
-            exercises=exercises,
-            dates=dates(results),
-            steps=video,
-            beyond=after,
-            heads=heads,
+            dates=" to ".join(dict.fromkeys((days[0], days[-1]))),
+            steps=by_kind["step"],
+            lessons=by_kind["lesson"],
+            leaves=by_kind["leaf"],
+            exercises=by_kind["exercise"],
             video=VIDEO,
-            ladder=svg(ladder(video), "ladder", ON_THE_PAGE),
-            second=ladder_of_time,
-            sliding=sliding,
-            scaling=scaling,
-            scaling_curve=svg(scaling_curve(scaling), "scaling", ON_THE_PAGE),
-            scaling_formula=convert(STEP_TIME, display="block"),
-            live=live([step["name"] for step in shown], results),
+            ladder=ladder(by_kind["step"]),
+            live=live([step["name"] for step in by_kind[kind]], learning),
         )
-        for page, shown in (("index.html", video), ("beyond.html", after))
+        for page, kind in (("index.html", "step"), ("beyond.html", "lesson"))
     }
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    readme = put_in(readme, "measured", measured(results, steps))
-    readme = put_in(readme, "threads", threads(results))
-    readme = put_in(readme, "sampled", sampled(results))
-    readme = put_in(readme, "time", second.markdown(steps))
-    readme = put_in(readme, "sample", f"```\n{results['sample']['text']}\n```")
-    for name, write in (("own_text", own_text), ("finetuning", fine_tuning)):
-        if name in exercises:
-            readme = put_in(readme, name, write(exercises[name]))
-    picture = svg(ladder(video), "ladder", ALONE)
-    paper = '<rect width="100%" height="100%" fill="#ffffff"/>'
-    picture = re.sub(r"(<svg[^>]*>)", rf"\1\n {paper}", picture, count=1)
+    readme = ROOT / "measure" / "README.md"
     return {
         **{DOCS / page: text + "\n" for page, text in pages.items()},
-        DOCS / "ladder.svg": picture + "\n",
-        ROOT / "README.md": readme,
+        DOCS / "ladder.svg": alone(ladder(by_kind["step"])),
+        readme: put_in(readme, "losses", losses(by_kind["step"] + by_kind["lesson"])),
     }
 
 
 def main() -> None:
-    """Write the page, its picture for the README, and the measured parts of the README."""
+    """Write the pages, the picture and the table."""
     about, details = __doc__.split("\n", 1)
     argparse.ArgumentParser(
         description=about, epilog=details, formatter_class=argparse.RawDescriptionHelpFormatter

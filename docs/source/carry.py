@@ -1,13 +1,13 @@
 """Carries an edit of one step into every later step that has the same lines.
 
-    python docs/carry.py 03_multihead    what changed there since the last commit
-    python docs/carry.py 03 --since main    or since another revision
-    python docs/carry.py 03 --dry-run    only says what would happen
+    python docs/source/carry.py 03_multihead    what changed there since the last commit
+    python docs/source/carry.py 03 --since main    or since another revision
+    python docs/source/carry.py 03 --dry-run    only says what would happen
 
-Later steps are those that extend it, directly or through others, by docs/steps.toml, and the
-exercises that do so, by docs/exercises.toml. A change goes
-where the lines that it replaces stand, with what surrounds them as far as it is the same, if there
-is exactly one such place. Where it did not fit is said in a line each, and the exit status is 1.
+Later steps are those that extend it, directly or through others, by docs/source/steps.toml. A
+change goes where the lines that it replaces stand, with what surrounds them as far as it is the
+same, if there is exactly one such place. A line names each change that did not fit, and the exit
+status is 1.
 """
 
 import argparse
@@ -19,11 +19,8 @@ import sys
 import tomllib
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-STEPS, EXERCISES = (
-    tomllib.loads((ROOT / "docs" / f"{name}.toml").read_text(encoding="utf-8"))
-    for name in ("steps", "exercises")
-)
+ROOT = Path(__file__).resolve().parent.parent.parent
+STEPS = tomllib.loads((ROOT / "docs" / "source" / "steps.toml").read_text(encoding="utf-8"))
 AROUND = [(3, 3), (2, 2), (1, 1)]  # lines before and after that must be the same: many, then few
 
 
@@ -93,7 +90,7 @@ def find(name: str) -> str:
 
 def extends(step: str, other: str) -> bool:
     """Whether a step builds on another, directly or through others."""
-    below = (STEPS | EXERCISES)[step].get("extends")
+    below = STEPS[step].get("extends")
     return below is not None and (below == other or extends(below, other))
 
 
@@ -111,12 +108,12 @@ def main() -> None:
     edit = changes(STEPS[args.step]["file"], args.since)
     if not edit:
         sys.exit(f"{STEPS[args.step]['file']} is as it was in {args.since}: nothing to carry")
-    later = [step for step in STEPS | EXERCISES if extends(step, args.step)]
+    later = [step for step in STEPS if extends(step, args.step)]
     if not later:
         sys.exit(f"no step extends {args.step}: nothing to carry it into")
     all_fit = True
     for step in later:
-        file = ROOT / (STEPS | EXERCISES)[step]["file"]
+        file = ROOT / STEPS[step]["file"]
         lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
         results = [change.put_into(lines) for change in edit]
         print(f"{step}: {results.count(True)} of {len(edit)} changes carried", end="")

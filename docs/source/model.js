@@ -4,7 +4,7 @@
 // that are new, and finds in `past` the keys and values of those before.
 "use strict";
 
-/* The weights of each step by its name, as docs/export.py packs them. */
+/* The weights of each step by its name, as docs/source/export.py packs them. */
 const WEIGHTS = {};
 
 /* The sum of the products of two rows. */
