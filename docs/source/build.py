@@ -240,7 +240,10 @@ def losses(steps: list[dict]) -> str:
         size, said = step["settings"].get("size"), step["in_the_video"] or ""
         link = f"[{step['file']}](../{step['file']})"
         name = f"{link}, {size} size" if size else link
-        spread = f"{step['val_loss']:.3f} ({step['lowest']:.3f} to {step['highest']:.3f})"
+        spread = f"{step['lowest']:.3f} to {step['highest']:.3f}"
+        if len(step["runs"]) == 1:
+            spread = f"seed {step['runs'][0]['seed']} alone"
+        spread = f"{step['val_loss']:.3f} ({spread})"
         not_run = size == "laptop" and said  # the video's loss is one of the full size
         rows.append(f"| {name} | {step['parameters']:,} | {spread} | {'' if not_run else said} |")
         if not_run:
