@@ -5,7 +5,7 @@ repository and not in the video; two sizes.
 Video: 1:37:49, https://www.youtube.com/watch?v=kCc8FmEb1nY&t=5869s
 Expect a val loss near 1.80 at the laptop size. We did not run the full size; the video's figure for
 it is 1.48.
-Try --size laptop --dropout 0.2: 1.92, since a model so small does not over-fit in 2,000 steps.
+Try --dropout 0.2: 1.92 at the laptop size, where so small a model does not over-fit in 2,000 steps.
 """
 
 import argparse
