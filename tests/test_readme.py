@@ -34,7 +34,7 @@ def commands(text):
     for block in code_blocks(text, "sh"):
         yield from block.replace("\\\n", " ").splitlines()
     for code in re.findall(r"`([^`]+)`", re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S)):
-        if re.match(r"(python|git diff|torchrun) ", code):
+        if re.match(r"(python|%run|git diff|torchrun) ", code):
             yield " ".join(code.split())
 
 
