@@ -1,6 +1,7 @@
 """The measuring tools, on toy sizes: what they print is what the scripts do."""
 
 import json
+import os
 import re
 import sys
 
@@ -14,6 +15,7 @@ from common.data import TINY_SHAKESPEARE
 sys.path.insert(0, str(ROOT / "measure"))
 import gradients  # noqa: E402
 import losses  # noqa: E402
+import scaling  # noqa: E402
 import sliding  # noqa: E402
 import time_to_loss  # noqa: E402
 
@@ -138,6 +140,22 @@ def test_a_folder_that_is_no_clone_is_named(tmp_path):
     done = run(MEASURE / "time_to_loss.py", tmp_path)
     assert done.returncode == 2
     assert f"{tmp_path} has no train.py" in done.stderr
+
+
+@pytest.mark.skipif(os.name != "posix", reason="torchrun does not start on Windows")
+def test_two_processes_are_timed_and_more_machines_predicted():
+    words = ["--batch", 1, "--steps", 3, "--rounds", 1, "--flags", TOY + " --vocab-size 64"]
+    done = run(MEASURE / "scaling.py", *words)
+    assert done.returncode == 0, done.stderr
+    numbers = re.findall(r"^ ?(\d+) (?:process|machines)", done.stdout, flags=re.M)
+    assert list(map(int, numbers)) == [1, 2, *scaling.MACHINES]
+
+
+def test_a_step_on_n_machines_is_computing_and_a_ring():
+    """Each sends 2 (n - 1) parts of an nth of the gradients, one after the other."""
+    for n in (1, 2, 5):
+        parts = [8e6 / n / 1e9 + 1e-4] * 2 * (n - 1)
+        assert scaling.predict(0.5, 8e6, n, 1e9, 1e-4) == pytest.approx(0.5 + sum(parts))
 
 
 @needs_text

@@ -91,15 +91,20 @@ def test_the_first_block_is_the_two_commands_that_ci_runs():
     assert windows == unix.replace("python3 ", "py ").replace(" && ", "; ")
 
 
-def test_the_readmes_python_works_after_a_run_of_step_7(tmp_path, monkeypatch, capsys):
+def test_a_model_is_kept_and_filled_again_in_a_new_run_as_the_readme_says(tmp_path, monkeypatch):
+    def run_step_7(**settings):
+        flags = small_flags(load("07_full_gpt"), max_new_tokens=0, **settings)
+        monkeypatch.setattr(sys, "argv", ["07_full_gpt.py", *flags])
+        return runpy.run_path(str(FILES["07_full_gpt"]), run_name="__main__")
+
     monkeypatch.chdir(tmp_path)
-    flags = small_flags(load("07_full_gpt"), max_iters=1)
-    monkeypatch.setattr(sys, "argv", ["07_full_gpt.py", *flags])
-    names = runpy.run_path(str(FILES["07_full_gpt"]), run_name="__main__")
-    trained = names["model"]
-    for block in code_blocks(README, "python"):
-        exec(block, names)
-    torch.testing.assert_close(names["model"].state_dict(), trained.state_dict(), rtol=0, atol=0)
+    keep, fill = code_blocks(README, "python")
+    trained, fresh = run_step_7(max_iters=2), run_step_7(max_iters=0)
+    exec(keep, trained)
+    assert not torch.equal(trained["model"].lm_head.weight, fresh["model"].lm_head.weight)
+    exec(fill, fresh)
+    weights = [names["model"].state_dict() for names in (fresh, trained)]
+    torch.testing.assert_close(*weights, rtol=0, atol=0)
 
 
 # --- Links ---
