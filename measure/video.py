@@ -61,7 +61,7 @@ def main() -> None:
     parser.add_argument("steps", nargs="*", help="all, where none is named")
     parser.add_argument("--iters", type=int, default=1000, help="optimiser steps")
     parser.add_argument("--rounds", type=int, default=3)
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()
     for name in args.steps or COMMITS:
         settings = {"max_iters": args.iters} | (LAPTOP if name == "07_full_gpt" else {})
         flags = [["--" + key.replace("_", "-"), str(value)] for key, value in settings.items()]
