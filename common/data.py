@@ -1,4 +1,4 @@
-"""Section 1 of the tutorial: a text becomes tokens, and tokens become batches.
+"""The first section of the video: a text becomes tokens, and tokens become batches.
 
 A model computes with numbers, so each distinct character gets one, its token. The model learns from
 short windows of the text: x is what it sees, y is what comes next at each position of x.
@@ -82,7 +82,7 @@ class Corpus:
                 f"its validation split, the last tenth, has {shortest:,} tokens"
             )
         starts = torch.randint(len(tokens) - block_size, (batch_size, 1), generator=self.generator)
-        positions = starts + torch.arange(block_size + 1)  # (B, T+1)
+        positions = starts + torch.arange(block_size + 1)  # (B, 1) + (T+1,) is (B, T+1)
         windows = tokens[positions.to(tokens.device)]  # (B, T+1)
         return windows[:, :-1], windows[:, 1:]
 

@@ -6,7 +6,8 @@
 Runs the script as it is, with its flags. found.json then has the number of its optimiser steps, the
 bytes of the parameters that these move, and the median milliseconds from the end of one step to the
 end of the next, which an evaluation now and then does not change. With --loss it also has the loss
-of its model over the whole validation split of Tiny Shakespeare, in windows of so many characters.
+of its model over the whole validation split of Tiny Shakespeare, in windows of so many characters,
+or over that of another corpus.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import gc
 import itertools
 import json
 import os
+import pickle
 import runpy
 import statistics
 import sys
@@ -38,6 +40,7 @@ def main() -> None:
         allow_abbrev=False,
     )
     parser.add_argument("--loss", type=int, metavar="T", help="characters in a window")
+    parser.add_argument("--corpus", type=Path, help="a pickled one, instead of the characters")
     parser.add_argument("output", type=Path, help="where the figures go, as JSON")
     parser.add_argument("script", help="what to run, and its flags")
     args, flags = parser.parse_known_args()
@@ -66,6 +69,8 @@ def main() -> None:
     if args.loss:
         device = next(models[0].parameters()).device
         corpus = load_corpus(TINY_SHAKESPEARE, device, seed=0)
+        if args.corpus:
+            corpus = pickle.loads(args.corpus.read_bytes())
         found["val_loss"] = round(loss_of_split(models[0], corpus, args.loss), 4)
     args.output.write_text(json.dumps(found) + "\n", encoding="utf-8")
 
