@@ -280,8 +280,6 @@ def orthogonal(x: Tensor) -> Tensor:
     """
     if x.shape[1] > x.shape[2]:
         return orthogonal(x.mT).mT  # the products below are smaller
-    if x.is_cuda:  # most CPUs are slower with it, and a direction need not be exact
-        x = x.bfloat16()
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)  # no s above 1, where the steps diverge
     for _ in range(5):
         a = x @ x.mT  # (n, rows, rows)
@@ -352,7 +350,9 @@ def train(model: nn.Module, corpus: Corpus, config: Config) -> None:
         for group in adamw.param_groups + muon.param_groups:
             group["lr"] = learning_rate_at(step, config)
         adamw.step()
-        muon.step()
+        # The direction of a step need not be exact, so bfloat16 is enough here, too.
+        with autocast(config, x.device):
+            muon.step()
 
 
 # A token stays within a piece: a word or signs, each with the space before it, or white space.
