@@ -30,7 +30,7 @@ from pathlib import Path
 from types import ModuleType
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # finds common/ and the steps from any folder
@@ -50,8 +50,16 @@ def loss_of_split(model: nn.Module, corpus: Corpus, block_size: int, split: str 
     """Nats per character over a whole split, cut into windows: each token is predicted once."""
     model.eval()
     tokens, nats = corpus.splits[split], 0.0
-    for x, y in zip(tokens[:-1].split(block_size), tokens[1:].split(block_size), strict=True):
-        nats += model(x[None], y[None])[1].item() * len(y)
+
+    def batches(tokens: Tensor) -> list[Tensor]:
+        """Windows side by side, (64, T), and the last, which is shorter."""
+        n = len(tokens) // block_size
+        windows = tokens[: n * block_size].view(n, block_size).split(64)
+        return [*windows, tokens[None, n * block_size :]]
+
+    for x, y in zip(batches(tokens[:-1]), batches(tokens[1:]), strict=True):
+        if y.numel():
+            nats += model(x, y)[1].item() * y.numel()
     return nats / (len(tokens) - 1) * len(tokens) / len(corpus.texts[split])
 
 
