@@ -52,9 +52,9 @@ def loss_of_split(model: nn.Module, corpus: Corpus, block_size: int, split: str 
     tokens, nats = corpus.splits[split], 0.0
 
     def batches(tokens: Tensor) -> list[Tensor]:
-        """Windows side by side, (64, T), and the last, which is shorter."""
+        """Windows side by side, up to 4,096 tokens of them, and the last, which is shorter."""
         n = len(tokens) // block_size
-        windows = tokens[: n * block_size].view(n, block_size).split(64)
+        windows = tokens[: n * block_size].view(n, block_size).split(max(1, 4096 // block_size))
         return [*windows, tokens[None, n * block_size :]]
 
     for x, y in zip(batches(tokens[:-1]), batches(tokens[1:]), strict=True):
