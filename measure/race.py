@@ -1,17 +1,16 @@
-"""Val loss against seconds of training: our lessons, nanoGPT and the video's own code.
+"""How long our lessons train to the loss of nanoGPT's recipe for CPUs.
 
     git clone https://github.com/karpathy/nanoGPT
-    git clone https://github.com/karpathy/ng-video-lecture
-    python measure/race.py nanoGPT ng-video-lecture
-    python measure/race.py nanoGPT ng-video-lecture "nanoGPT" --tune
+    python measure/race.py nanoGPT
+    python measure/race.py nanoGPT --tune
 
 Trains everybody in runs of several lengths; each length is a run of its own, whose learning rate
-ends with it where there is a schedule. A loss is the mean of three seeds over the whole validation
-split, in nats per character. Its seconds are the number of optimiser steps times the median time of
-a step, without evaluations: steps are timed in turns, on all cores, so the runs themselves may go
-side by side. Figures go to measure/results/race.json, which docs/source/build.py draws. --tune
-prints the losses of nanoGPT with several learning rates over the last tenth of the training split,
-and the models learn from the rest of it. Needs a machine that does nothing else, for an hour.
+ends with it. A loss is the mean of three seeds over the whole validation split, in nats per
+character. Its seconds are the number of optimiser steps times the median time of a step, without
+evaluations: steps are timed in turns, on all cores, so the runs themselves may go side by side. The
+figures go to measure/results/race.json. --tune prints the losses of nanoGPT with several learning
+rates over the last tenth of the training split, and the models learn from the rest of it. Needs a
+machine that does nothing else, for half an hour.
 """
 
 import argparse
@@ -19,26 +18,18 @@ import concurrent.futures
 import json
 import multiprocessing
 import os
-import pickle
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from types import SimpleNamespace
 
-import numpy as np
-import torch
-
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-from losses import RESULTS, ROOT, SEEDS, TABLE, load, machine, run, tuning_texts, write
-from video import LAPTOP, video_script
+from losses import RESULTS, ROOT, SEEDS, TABLE, machine, run, write
 
 from common.data import TINY_SHAKESPEARE, read_text
 
 FOUND = RESULTS.with_name("race.json")
-CHARACTERS, TOKENS = "15_cache", "16_tokens"
 RECIPE = {  # of nanoGPT's README for a CPU
     "device": "cpu",
     "compile": False,
@@ -49,82 +40,57 @@ RECIPE = {  # of nanoGPT's README for a CPU
     "n_embd": 128,
     "dropout": 0.0,
 }
-RATES = [1e-3, 2e-3, 4e-3, 8e-3]
+RATES = [2e-3, 4e-3, 8e-3]
 TUNED = {"learning_rate": 4e-3, "min_lr": 4e-4}  # the best of RATES; --tune prints their losses
-LENGTHS = [500, 1000, 2000, 4000]  # optimiser steps
-SHORT = [75, 150, 300, 600, 1200, 2400]
 RACE = {  # who runs, with which settings, for how many optimiser steps
-    "the video's code": ("video", {}, LENGTHS),
-    "nanoGPT": ("nanogpt", {}, LENGTHS),
-    "nanoGPT, learning rate tuned": ("nanogpt", TUNED, LENGTHS),
-    "nanoGPT, the same, tokens": ("nanogpt tokens", TUNED, LENGTHS),
-    "lesson 15, characters": (CHARACTERS, [], SHORT),
-    "lesson 15, float32": (CHARACTERS, ["--float32"], SHORT),
-    "lesson 16, tokens": (TOKENS, [], SHORT),
-    "lesson 16, float32": (TOKENS, ["--float32"], SHORT),
+    "nanoGPT's recipe": ("nanoGPT", {}, [2000]),
+    "nanoGPT, learning rate tuned": ("nanoGPT", TUNED, [2000]),
+    "lesson 15": ("15_cache", [], [150, 200, 250, 300, 1400]),
+    "lesson 15, float32": ("15_cache", ["--float32"], [150, 200, 250, 300]),
+    "lesson 16": ("16_tokens", [], [100, 150, 200]),
+    "lesson 16, float32": ("16_tokens", ["--float32"], [100, 150, 200]),
 }
 
 
-def prepare(folder: Path, clones: list[Path], texts: dict[str, str]) -> None:
-    """Copies of the clones, with the text as characters and as the tokens of lesson 16."""
-    lesson = load(TOKENS)
-    chars = sorted(set(texts["train"] + texts["val"]))
-    for kind, vocab_size in ("nanogpt", len(chars)), ("nanogpt tokens", lesson.Config.vocab_size):
-        shutil.copytree(clones[0], folder / kind)
-        merges = lesson.learn_merges(texts["train"], chars, vocab_size)
-        tokenizer = lesson.PairTokenizer(chars, merges)
-        splits = {split: torch.tensor(tokenizer.encode(text)) for split, text in texts.items()}
-        corpus = SimpleNamespace(texts=texts, splits=splits)
-        (folder / kind / "corpus.pickle").write_bytes(pickle.dumps(corpus))
-        data = folder / kind / "data" / "shakespeare_char"
-        for split, tokens in splits.items():
-            (data / f"{split}.bin").write_bytes(tokens.numpy().astype(np.uint16).tobytes())
-        (data / "meta.pkl").write_bytes(pickle.dumps({"vocab_size": tokenizer.vocab_size}))
-    (folder / "video").mkdir()
-    (folder / "video" / "input.txt").write_text(texts["train"] + texts["val"], encoding="utf-8")
-    shutil.copy(folder / "nanogpt" / "corpus.pickle", folder / "video")
-    settings = LAPTOP | {"max_iters": 'int(__import__("sys").argv[1])'}
-    (folder / "video" / "train.py").write_text(video_script(clones[1], "07_full_gpt", settings))
-
-
-def others(folder: Path, settings: dict, steps: int, seed: int, loss: bool, threads: int) -> dict:
-    """What measure/watch.py sees of a run of the code of others."""
-    name = f"{seed} {steps} {settings.get('learning_rate')}"
-    script = folder / f"{name}.py"
+def nanogpt(folder: Path, settings: dict, steps: int, seed: int, threads: int) -> dict:
+    """What measure/watch.py sees of a run of nanoGPT."""
+    name = f"{seed}-{steps}-{settings.get('learning_rate')}-{threads}"
     source = (folder / "train.py").read_text(encoding="utf-8")
-    script.write_text(source.replace("manual_seed(1337", f"manual_seed({seed}"), encoding="utf-8")
-    flags = [str(steps)]
-    if folder.name != "video":
-        length = {"max_iters": steps, "lr_decay_iters": steps, "eval_interval": sys.maxsize}
-        length |= {"out_dir": name, "eval_iters": 1}
-        both = (RECIPE | length | settings).items()
-        flags = ["config/train_shakespeare_char.py", *(f"--{key}={value}" for key, value in both)]
-    wanted = ["--loss", "64", "--corpus", "corpus.pickle"] if loss else []
-    watch = [sys.executable, ROOT / "measure" / "watch.py", *wanted, f"{name}.json", script, *flags]
-    threads = {"OMP_NUM_THREADS": str(threads)}
-    done = subprocess.run(watch, cwd=folder, env=os.environ | threads, capture_output=True)
+    seeded = source.replace("manual_seed(1337", f"manual_seed({seed}")
+    (folder / f"{name}.py").write_text(seeded, encoding="utf-8")
+    length = {"max_iters": steps, "lr_decay_iters": steps, "out_dir": name}
+    flags = RECIPE | length | {"eval_interval": sys.maxsize, "eval_iters": 1} | settings
+    words = ["config/train_shakespeare_char.py", *(f"--{k}={v}" for k, v in flags.items())]
+    loss = ["--loss", RECIPE["block_size"], "--text", "data/shakespeare_char/input.txt"]
+    return watch(folder, threads, *loss, f"{name}.json", f"{name}.py", *words)
+
+
+def lesson(folder: Path, name: str, flags: list[str], steps: int) -> dict:
+    """What measure/watch.py sees of the first steps of a lesson."""
+    quiet = ["--max-iters", steps, "--eval-interval", sys.maxsize, "--eval-iters", 1]
+    quiet += ["--max-new-tokens", 0, "--size", "laptop", "--device", "cpu"]
+    output = f"{name}-{'-'.join(flags)}.json"
+    return watch(folder, os.cpu_count(), output, ROOT / TABLE[name]["file"], *quiet, *flags)
+
+
+def watch(folder: Path, threads: int, *words: object) -> dict:
+    """Run measure/watch.py in a folder; the first word that ends with .json is its output."""
+    command = list(map(str, [sys.executable, ROOT / "measure" / "watch.py", *words]))
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     if done.returncode:
-        sys.exit(done.stderr.decode())
-    return json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+        sys.exit(done.stderr)
+    output = next(word for word in command if word.endswith(".json"))
+    return json.loads((folder / output).read_text(encoding="utf-8"))
 
 
-def ours(name: str, flags: list[str], folder: Path) -> float:
-    """Median milliseconds of an optimiser step of a lesson."""
-    quiet = ["--max-iters", "40", "--eval-interval", "9999", "--eval-iters", "1"]
-    quiet += ["--max-new-tokens", "0", "--size", "laptop", "--device", "cpu"]
-    script = ROOT / TABLE[name]["file"]
-    watch = [sys.executable, ROOT / "measure" / "watch.py", "ms.json", script, *flags, *quiet]
-    subprocess.run(watch, cwd=folder, check=True, capture_output=True)
-    return json.loads((folder / "ms.json").read_text(encoding="utf-8"))["ms"]
-
-
-def start(pool: concurrent.futures.Executor, folder: Path, who: tuple, steps: int, seed: int):
-    """Start a run; its result has the val loss."""
-    kind, settings, _ = who
-    if kind in TABLE:
-        flags = ["--size", "laptop", "--device", "cpu", "--max-iters", str(steps), *settings]
-        return pool.submit(run, kind, seed, [*flags, "--eval-interval", "9999"])
-    return pool.submit(others, folder / kind, settings, steps, seed, True, 1)
+def train(name: str, folder: Path, steps: int, seed: int) -> float:
+    """The val loss after a run."""
+    who, settings, _ = RACE[name]
+    if who == "nanoGPT":
+        return nanogpt(folder, settings, steps, seed, 1)["val_loss"]
+    flags = ["--size", "laptop", "--device", "cpu", "--max-iters", str(steps), *settings]
+    return run(who, seed, [*flags, "--eval-interval", str(steps)])["val_loss"]
 
 
 def main() -> None:
@@ -133,54 +99,58 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=about, epilog=details, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("clones", type=Path, nargs=2, help="of nanoGPT and ng-video-lecture")
-    parser.add_argument("who", nargs="*", help="the beginnings of their names; all, without any")
+    parser.add_argument("nanogpt", type=Path, help="a clone of karpathy/nanoGPT")
     parser.add_argument("--rounds", type=int, default=5, help="turns for the time of a step")
     parser.add_argument("--tune", action="store_true", help="learning rates for nanoGPT")
-    args = parser.parse_intermixed_args()
-    names = [name for name in RACE if not args.who or name.startswith(tuple(args.who))]
+    args = parser.parse_args()
+    if not (args.nanogpt / "train.py").is_file():
+        parser.error(f"{args.nanogpt} has no train.py: it is no clone of nanoGPT")
     context = multiprocessing.get_context("spawn")
     with (
         tempfile.TemporaryDirectory() as temporary,
         concurrent.futures.ProcessPoolExecutor(os.cpu_count(), context) as pool,
     ):
-        folder = Path(temporary)
+        folder = Path(temporary) / "nanoGPT"
+        shutil.copytree(args.nanogpt, folder)
+        data = folder / "data" / "shakespeare_char"
+        texts = read_text(TINY_SHAKESPEARE)  # the last tenth of what is written is held out
+        text = texts["train"] if args.tune else texts["train"] + texts["val"]
+        (data / "input.txt").write_text(text, encoding="utf-8")
+        subprocess.run([sys.executable, "prepare.py"], cwd=data, check=True, capture_output=True)
         if args.tune:
-            prepare(folder, args.clones, tuning_texts(TINY_SHAKESPEARE))
             for rate in RATES:
                 settings = {"learning_rate": rate, "min_lr": rate / 10}
-                who = ("nanogpt", settings, [])
-                runs = [start(pool, folder, who, 2000, seed) for seed in SEEDS]
+                runs = [pool.submit(nanogpt, folder, settings, 2000, s, 1) for s in SEEDS]
                 print(rate, *(one.result()["val_loss"] for one in runs), flush=True)
             return
-        prepare(folder, args.clones, read_text(TINY_SHAKESPEARE))
-        ms = {name: [] for name in names}
+        ms: dict[str, list[float]] = {name: [] for name in RACE}
         for _ in range(args.rounds):
-            for name in names:
-                kind, settings, _ = RACE[name]
-                if kind in TABLE:
-                    ms[name].append(ours(kind, settings, folder))
+            for name, (who, settings, _) in RACE.items():
+                if who == "nanoGPT":
+                    seen = nanogpt(folder, settings, 40, SEEDS[0], os.cpu_count())
                 else:
-                    cores = os.cpu_count()
-                    ms[name].append(others(folder / kind, settings, 40, 0, False, cores)["ms"])
+                    seen = lesson(folder, who, settings, 40)
+                ms[name].append(seen["ms"])
         runs = {
-            (name, steps, seed): start(pool, folder, RACE[name], steps, seed)
-            for name in names
+            (name, steps, seed): pool.submit(train, name, folder, steps, seed)
+            for name in RACE
             for steps in RACE[name][2]
             for seed in SEEDS
         }
-        found = json.loads(FOUND.read_text(encoding="utf-8")) if FOUND.exists() else {}
-        found = {"machine": machine(), "race": found.get("race", {})}
-        print("| | ms a step | steps | seconds | val loss |\n| --- | --- | --- | --- | --- |")
-        for name in names:
-            points, step = [], round(statistics.median(ms[name]), 1)
+        found = {"machine": machine(), "race": {}}
+        print("| | ms a step (lowest to highest) | steps | seconds | val loss | seed by seed |")
+        print("| --- | --- | --- | --- | --- | --- |")
+        for name, turns in ms.items():
+            points, step = [], statistics.median(turns)
             for steps in RACE[name][2]:
-                losses = [runs[name, steps, seed].result()["val_loss"] for seed in SEEDS]
+                losses = [runs[name, steps, seed].result() for seed in SEEDS]
                 points.append([steps, round(steps * step / 1000, 1), *losses])
-                mean = statistics.mean(losses)
-                print(f"| {name} | {step} | {steps} | {points[-1][1]} | {mean:.3f} |", flush=True)
-            found["race"][name] = {"ms": step, "ms_of_turns": sorted(ms[name]), "points": points}
-            write(found, FOUND)
+                spread = f"{step:.0f} ({min(turns):.0f} to {max(turns):.0f})"
+                seeds = ", ".join(f"{loss:.3f}" for loss in losses)
+                cells = [name, spread, *points[-1][:2], f"{statistics.mean(losses):.3f}", seeds]
+                print("| " + " | ".join(map(str, cells)) + " |", flush=True)
+            found["race"][name] = {"ms": sorted(turns), "steps, seconds, val losses": points}
+        write(found, FOUND)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ Runs the script as it is, with its flags. found.json then has the number of its 
 bytes of the parameters that these move, and the median milliseconds from the end of one step to the
 end of the next, which an evaluation now and then does not change. With --loss it also has the loss
 of its model over the whole validation split of Tiny Shakespeare, in windows of so many characters,
-or over that of another corpus.
+or of another --text.
 """
 
 import argparse
@@ -15,7 +15,6 @@ import gc
 import itertools
 import json
 import os
-import pickle
 import runpy
 import statistics
 import sys
@@ -40,7 +39,7 @@ def main() -> None:
         allow_abbrev=False,
     )
     parser.add_argument("--loss", type=int, metavar="T", help="characters in a window")
-    parser.add_argument("--corpus", type=Path, help="a pickled one, instead of the characters")
+    parser.add_argument("--text", type=Path, default=TINY_SHAKESPEARE, help="for --loss")
     parser.add_argument("output", type=Path, help="where the figures go, as JSON")
     parser.add_argument("script", help="what to run, and its flags")
     args, flags = parser.parse_known_args()
@@ -68,9 +67,7 @@ def main() -> None:
     found["bytes"] = sum(p.nbytes for group in groups for p in group["params"])
     if args.loss:
         device = next(models[0].parameters()).device
-        corpus = load_corpus(TINY_SHAKESPEARE, device, seed=0)
-        if args.corpus:
-            corpus = pickle.loads(args.corpus.read_bytes())
+        corpus = load_corpus(args.text, device, seed=0)
         found["val_loss"] = round(loss_of_split(models[0], corpus, args.loss), 4)
     args.output.write_text(json.dumps(found) + "\n", encoding="utf-8")
 

@@ -17,7 +17,6 @@ import gradients  # noqa: E402
 import losses  # noqa: E402
 import scaling  # noqa: E402
 import sliding  # noqa: E402
-import time_to_loss  # noqa: E402
 
 pytestmark = pytest.mark.slow
 MEASURE = ROOT / "measure"
@@ -119,25 +118,8 @@ def test_a_script_of_others_is_watched(tmp_path):
     assert found["val_loss"] == pytest.approx(expected, abs=2e-4)
 
 
-@pytest.mark.parametrize("shortest", [100, 450, 2000])
-def test_the_search_ends_at_the_shortest_length_that_reaches_the_goal(shortest):
-    tried = {}
-    while length := time_to_loss.next_length(tried, 1.9):
-        assert length in set(time_to_loss.LENGTHS) - tried.keys()
-        tried[length] = 1.9 + 0.3 * (shortest - length) / (length + 100)  # as losses fall
-    assert min(n for n, loss in tried.items() if loss <= 1.9) == shortest
-    assert len(tried) < 10
-
-
-def test_a_goal_out_of_reach_ends_the_search():
-    tried = {}
-    while length := time_to_loss.next_length(tried, 1.9):
-        tried[length] = 2.4
-    assert max(tried) == time_to_loss.LENGTHS[-1]
-
-
 def test_a_folder_that_is_no_clone_is_named(tmp_path):
-    done = run(MEASURE / "time_to_loss.py", tmp_path)
+    done = run(MEASURE / "race.py", tmp_path)
     assert done.returncode == 2
     assert f"{tmp_path} has no train.py" in done.stderr
 
