@@ -3,7 +3,7 @@
 New: characters and positions become vectors (video 1:00:18), and a head of causal attention
 (1:02:00) chooses the weights of the average from the text. It joins the network at 1:19:11,
 https://www.youtube.com/watch?v=kCc8FmEb1nY&t=4751s
-The video lowers the learning rate for attention, and trains for longer.
+Attention does not stand the learning rate of step 1: the video lowers it, and trains for longer.
 Expect a val loss near 2.40, down from 2.49: the model sees more than one character.
 Try --block-size 32: 2.39, since one head makes little use of a longer context.
 """
@@ -57,7 +57,7 @@ class Head(nn.Module):
         T = x.shape[1]
         q, k, v = self.query(x), self.key(x), self.value(x)  # (B, T, head_size) each
         scores = q @ k.transpose(-2, -1)  # (B, T, T), how well each query fits each key
-        # A sum over many features is large, and softmax of large scores picks a single position.
+        # Scores spread as sqrt(head_size), and softmax of large scores picks a single position.
         scores = scores * k.shape[-1] ** -0.5
         # Position t has to predict what comes at t+1, so it must not see it: exp(-inf) is 0.
         scores = scores.masked_fill(self.tril[:T, :T] == 0, float("-inf"))
@@ -120,8 +120,9 @@ def estimate_loss(model: nn.Module, corpus: Corpus, config: Config) -> dict[str,
 
 def train(model: nn.Module, corpus: Corpus, config: Config) -> None:
     """Take max_iters optimiser steps on random batches, printing both losses on the way."""
+    # fused: one operation updates all weights, which takes less time.
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, fused=True)
-    for step in trange(config.max_iters, disable=None):
+    for step in trange(config.max_iters, disable=None):  # no bar where there is no terminal
         if step % config.eval_interval == 0 or step == config.max_iters - 1:
             means = estimate_loss(model, corpus, config)
             tqdm.write(f"step {step}: train loss {means['train']:.4f}, val loss {means['val']:.4f}")
@@ -139,7 +140,7 @@ def main(config: Config) -> tuple[nn.Module, Corpus]:
     device = select_device(config.device)
     corpus = load_corpus(config.data, device, config.seed)
     tokenizer = corpus.tokenizer
-    # A model needs a character to continue: without a prompt, the first of chars, a line end.
+    # A model can only continue: without a prompt, it continues the first of chars, a line end.
     idx = torch.tensor([tokenizer.encode(config.prompt or tokenizer.chars[0])], device=device)
     model = LanguageModel(config, tokenizer.vocab_size).to(device)
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters on {device}", flush=True)

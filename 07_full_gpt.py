@@ -72,14 +72,14 @@ class Head(nn.Module):
         self.key = nn.Linear(config.n_embd, head_size, bias=False)
         self.value = nn.Linear(config.n_embd, head_size, bias=False)
         self.register_buffer("tril", torch.tril(torch.ones(config.block_size, config.block_size)))
-        # So that the model relies on no single one, training sets a random share to 0.
+        # So that the model relies on no single number, training sets a random share of them to 0.
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         T = x.shape[1]
         q, k, v = self.query(x), self.key(x), self.value(x)  # (B, T, head_size) each
         scores = q @ k.transpose(-2, -1)  # (B, T, T), how well each query fits each key
-        # A sum over many features is large, and softmax of large scores picks a single position.
+        # Scores spread as sqrt(head_size), and softmax of large scores picks a single position.
         scores = scores * k.shape[-1] ** -0.5
         # Position t has to predict what comes at t+1, so it must not see it: exp(-inf) is 0.
         scores = scores.masked_fill(self.tril[:T, :T] == 0, float("-inf"))
@@ -199,8 +199,9 @@ def estimate_loss(model: nn.Module, corpus: Corpus, config: Config) -> dict[str,
 
 def train(model: nn.Module, corpus: Corpus, config: Config) -> None:
     """Take max_iters optimiser steps on random batches, printing both losses on the way."""
+    # fused: one operation updates all weights, which takes less time.
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, fused=True)
-    for step in trange(config.max_iters, disable=None):
+    for step in trange(config.max_iters, disable=None):  # no bar where there is no terminal
         if step % config.eval_interval == 0 or step == config.max_iters - 1:
             means = estimate_loss(model, corpus, config)
             tqdm.write(f"step {step}: train loss {means['train']:.4f}, val loss {means['val']:.4f}")
@@ -218,7 +219,7 @@ def main(config: Config) -> tuple[nn.Module, Corpus]:
     device = select_device(config.device)
     corpus = load_corpus(config.data, device, config.seed)
     tokenizer = corpus.tokenizer
-    # A model needs a character to continue: without a prompt, the first of chars, a line end.
+    # A model can only continue: without a prompt, it continues the first of chars, a line end.
     idx = torch.tensor([tokenizer.encode(config.prompt or tokenizer.chars[0])], device=device)
     model = LanguageModel(config, tokenizer.vocab_size).to(device)
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters on {device}", flush=True)

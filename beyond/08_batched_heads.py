@@ -1,7 +1,7 @@
 """Step 8, batched heads: all heads of a layer in one product and one attention.
 
-New: the head becomes a dimension, (B, n_head, T, head_size). The logits are those of step 7, and
-the training is faster.
+New: the head becomes a dimension, (B, n_head, T, head_size). With the same weights,
+the logits are those of step 7, and the training is faster.
 Video: 1:46:22, its first exercise, https://www.youtube.com/watch?v=kCc8FmEb1nY&t=6382s
 Expect a val loss near 1.80 at the laptop size. We did not run the full size.
 Try --n-head 1: 1.81, so at this size several heads gain little over a single one.
@@ -73,7 +73,7 @@ class MultiHeadAttention(nn.Module):
         self.qkv = nn.Linear(config.n_embd, 3 * config.n_embd, bias=False)
         self.proj = nn.Linear(config.n_embd, config.n_embd)
         self.register_buffer("tril", torch.tril(torch.ones(config.block_size, config.block_size)))
-        # So that the model relies on no single one, training sets a random share to 0.
+        # So that the model relies on no single number, training sets a random share of them to 0.
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -84,7 +84,7 @@ class MultiHeadAttention(nn.Module):
         k = k.view(B, T, self.n_head, C // self.n_head).transpose(1, 2)  # (B, n_head, T, head_size)
         v = v.view(B, T, self.n_head, C // self.n_head).transpose(1, 2)  # (B, n_head, T, head_size)
         scores = q @ k.transpose(-2, -1)  # (B, n_head, T, T), how well each query fits each key
-        # A sum over many features is large, and softmax of large scores picks a single position.
+        # Scores spread as sqrt(head_size), and softmax of large scores picks a single position.
         scores = scores * k.shape[-1] ** -0.5
         # Position t has to predict what comes at t+1, so it must not see it: exp(-inf) is 0.
         scores = scores.masked_fill(self.tril[:T, :T] == 0, float("-inf"))
@@ -190,8 +190,9 @@ def estimate_loss(model: nn.Module, corpus: Corpus, config: Config) -> dict[str,
 
 def train(model: nn.Module, corpus: Corpus, config: Config) -> None:
     """Take max_iters optimiser steps on random batches, printing both losses on the way."""
+    # fused: one operation updates all weights, which takes less time.
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, fused=True)
-    for step in trange(config.max_iters, disable=None):
+    for step in trange(config.max_iters, disable=None):  # no bar where there is no terminal
         if step % config.eval_interval == 0 or step == config.max_iters - 1:
             means = estimate_loss(model, corpus, config)
             tqdm.write(f"step {step}: train loss {means['train']:.4f}, val loss {means['val']:.4f}")
@@ -209,7 +210,7 @@ def main(config: Config) -> tuple[nn.Module, Corpus]:
     device = select_device(config.device)
     corpus = load_corpus(config.data, device, config.seed)
     tokenizer = corpus.tokenizer
-    # A model needs a character to continue: without a prompt, the first of chars, a line end.
+    # A model can only continue: without a prompt, it continues the first of chars, a line end.
     idx = torch.tensor([tokenizer.encode(config.prompt or tokenizer.chars[0])], device=device)
     model = LanguageModel(config, tokenizer.vocab_size).to(device)
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters on {device}", flush=True)

@@ -1,7 +1,7 @@
 """Step 9, fast: the same mathematics in less time.
 
 New: bfloat16, numbers of 8 significant bits in the place of 24 (arXiv 1905.12322), for the matrix
-products of the forward pass, where the processor is built for it; fused attention (arXiv
+products, forward and backward, where the processor is built for it; fused attention (arXiv
 2205.14135) on cuda; --compile for torch.compile.
 On two cores of a CPU with AVX-512 BF16, bfloat16 made the training faster, and torch.compile did
 not. We did not run cuda and mps. PyTorch's tracker reports that fused attention did not apply
@@ -78,7 +78,7 @@ class MultiHeadAttention(nn.Module):
         self.qkv = nn.Linear(config.n_embd, 3 * config.n_embd, bias=False)
         self.proj = nn.Linear(config.n_embd, config.n_embd)
         self.register_buffer("tril", torch.tril(torch.ones(config.block_size, config.block_size)))
-        # So that the model relies on no single one, training sets a random share to 0.
+        # So that the model relies on no single number, training sets a random share of them to 0.
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -89,12 +89,13 @@ class MultiHeadAttention(nn.Module):
         k = k.view(B, T, self.n_head, C // self.n_head).transpose(1, 2)  # (B, n_head, T, head_size)
         v = v.view(B, T, self.n_head, C // self.n_head).transpose(1, 2)  # (B, n_head, T, head_size)
         # On cuda one operation does what the lines below do, and never writes the scores to memory.
+        # With bfloat16 on our CPU it was slower.
         if x.is_cuda:
             dropout = self.dropout.p if self.training else 0.0
             x = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True)
             return self.dropout(self.proj(x.transpose(1, 2).reshape(B, T, C)))  # (B, T, C)
         scores = q @ k.transpose(-2, -1)  # (B, n_head, T, T), how well each query fits each key
-        # A sum over many features is large, and softmax of large scores picks a single position.
+        # Scores spread as sqrt(head_size), and softmax of large scores picks a single position.
         scores = scores * k.shape[-1] ** -0.5
         # Position t has to predict what comes at t+1, so it must not see it: exp(-inf) is 0.
         scores = scores.masked_fill(self.tril[:T, :T] == 0, float("-inf"))
@@ -211,10 +212,11 @@ def estimate_loss(model: nn.Module, corpus: Corpus, config: Config) -> dict[str,
 
 def train(model: nn.Module, corpus: Corpus, config: Config) -> None:
     """Take max_iters optimiser steps on random batches, printing both losses on the way."""
+    # fused: one operation updates all weights, which takes less time.
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, fused=True)
     if config.compile:
         model = torch.compile(model)
-    for step in trange(config.max_iters, disable=None):
+    for step in trange(config.max_iters, disable=None):  # no bar where there is no terminal
         if step % config.eval_interval == 0 or step == config.max_iters - 1:
             means = estimate_loss(model, corpus, config)
             tqdm.write(f"step {step}: train loss {means['train']:.4f}, val loss {means['val']:.4f}")
@@ -233,7 +235,7 @@ def main(config: Config) -> tuple[nn.Module, Corpus]:
     device = select_device(config.device)
     corpus = load_corpus(config.data, device, config.seed)
     tokenizer = corpus.tokenizer
-    # A model needs a character to continue: without a prompt, the first of chars, a line end.
+    # A model can only continue: without a prompt, it continues the first of chars, a line end.
     idx = torch.tensor([tokenizer.encode(config.prompt or tokenizer.chars[0])], device=device)
     model = LanguageModel(config, tokenizer.vocab_size).to(device)
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters on {device}", flush=True)

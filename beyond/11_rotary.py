@@ -1,8 +1,9 @@
 """Step 11, rotary positions: attention sees how far apart two characters are.
 
 New: queries and keys are turned by angles that grow with their position (arXiv 2104.09864), in the
-place of the position embedding. A score then depends on the distance of two positions alone, so
-what the model learns at one place of the context holds at all.
+place of the position embedding. A score then depends on the query, the key and the distance between
+them, not on where they stand: what the model learns at one place of the context holds at every
+place.
 Expect a val loss near 1.70 at the laptop size (one seed). We did not run the full size.
 """
 
@@ -71,7 +72,7 @@ class Rotary(nn.Module):
     def __init__(self, config: Config) -> None:
         super().__init__()
         half = config.n_embd // config.n_head // 2
-        # Fast turns tell neighbours apart, slow ones places that are far apart.
+        # Fast turns tell neighbours apart, slow turns tell distant places apart.
         frequencies = 10000 ** (-torch.arange(half) / half)  # (head_size / 2), from 1 downwards
         angles = torch.outer(torch.arange(config.block_size), frequencies)  # (T, head_size / 2)
         self.register_buffer("cos", angles.cos(), persistent=False)
@@ -97,7 +98,7 @@ class MultiHeadAttention(nn.Module):
         self.rotary = rotary
         self.proj = nn.Linear(config.n_embd, config.n_embd)
         self.register_buffer("tril", torch.tril(torch.ones(config.block_size, config.block_size)))
-        # So that the model relies on no single one, training sets a random share to 0.
+        # So that the model relies on no single number, training sets a random share of them to 0.
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -110,12 +111,13 @@ class MultiHeadAttention(nn.Module):
         # A turned query times a turned key depends on their distance, not on where the two stand.
         q, k = self.rotary(q), self.rotary(k)
         # On cuda one operation does what the lines below do, and never writes the scores to memory.
+        # With bfloat16 on our CPU it was slower.
         if x.is_cuda:
             dropout = self.dropout.p if self.training else 0.0
             x = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True)
             return self.dropout(self.proj(x.transpose(1, 2).reshape(B, T, C)))  # (B, T, C)
         scores = q @ k.transpose(-2, -1)  # (B, n_head, T, T), how well each query fits each key
-        # A sum over many features is large, and softmax of large scores picks a single position.
+        # Scores spread as sqrt(head_size), and softmax of large scores picks a single position.
         scores = scores * k.shape[-1] ** -0.5
         # Position t has to predict what comes at t+1, so it must not see it: exp(-inf) is 0.
         scores = scores.masked_fill(self.tril[:T, :T] == 0, float("-inf"))
@@ -240,17 +242,18 @@ def learning_rate_at(step: int, config: Config) -> float:
 
 def train(model: nn.Module, corpus: Corpus, config: Config) -> None:
     """Take max_iters optimiser steps on random batches, printing both losses on the way."""
-    # Decay pulls a weight towards 0, which is no good place for the gains of layer norm.
+    # Decay keeps weights small, against over-fitting; the gains of layer norm belong near 1.
     matrices = [p for p in model.parameters() if p.dim() == 2]  # embeddings, too
     vectors = [p for p in model.parameters() if p.dim() < 2]  # biases, gains of layer norm
     groups = [
         {"params": matrices, "weight_decay": config.weight_decay},
         {"params": vectors, "weight_decay": 0.0},
     ]
+    # fused: one operation updates all weights, which takes less time.
     optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
     if config.compile:
         model = torch.compile(model)
-    for step in trange(config.max_iters, disable=None):
+    for step in trange(config.max_iters, disable=None):  # no bar where there is no terminal
         if step % config.eval_interval == 0 or step == config.max_iters - 1:
             means = estimate_loss(model, corpus, config)
             tqdm.write(f"step {step}: train loss {means['train']:.4f}, val loss {means['val']:.4f}")
@@ -271,7 +274,7 @@ def main(config: Config) -> tuple[nn.Module, Corpus]:
     device = select_device(config.device)
     corpus = load_corpus(config.data, device, config.seed)
     tokenizer = corpus.tokenizer
-    # A model needs a character to continue: without a prompt, the first of chars, a line end.
+    # A model can only continue: without a prompt, it continues the first of chars, a line end.
     idx = torch.tensor([tokenizer.encode(config.prompt or tokenizer.chars[0])], device=device)
     model = LanguageModel(config, tokenizer.vocab_size).to(device)
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters on {device}", flush=True)

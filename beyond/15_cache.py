@@ -1,9 +1,10 @@
 """Step 15, a cache: the same model samples in less time.
 
-New: each layer keeps the keys and values of the last block_size positions (arXiv 1911.02150). They
-do not change when the text grows, so each new character passes through the blocks alone.
-Expect the model of step 14, and its text up to block_size characters. Then the window slides, and
-what is kept was computed while older characters were in sight: another text, and as good.
+New: each layer keeps the keys and values of the last block_size positions (arXiv 1911.02150).
+Attention looks back only, so they do not change when the text grows, and each new character passes
+through the blocks alone.
+Expect the model of step 14, and its text up to block_size characters. Then the window slides. What
+is kept still knows older characters, so the text differs from that of step 14; its loss does not.
 We did not run the full size.
 """
 
@@ -72,7 +73,7 @@ class Rotary(nn.Module):
     def __init__(self, config: Config) -> None:
         super().__init__()
         half = config.n_embd // config.n_head // 2
-        # Fast turns tell neighbours apart, slow ones places that are far apart.
+        # Fast turns tell neighbours apart, slow turns tell distant places apart.
         frequencies = 10000 ** (-torch.arange(half) / half)  # (head_size / 2), from 1 downwards
         angles = torch.outer(torch.arange(config.block_size), frequencies)  # (T, head_size / 2)
         self.register_buffer("cos", angles.cos(), persistent=False)
@@ -112,7 +113,7 @@ class MultiHeadAttention(nn.Module):
         self.qkv = nn.Linear(config.n_embd, 3 * config.n_embd, bias=False)
         self.rotary = rotary
         self.proj = nn.Linear(config.n_embd, config.n_embd)
-        # So that the model relies on no single one, training sets a random share to 0.
+        # So that the model relies on no single number, training sets a random share of them to 0.
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor, cache: Cache | None = None) -> Tensor:
@@ -131,12 +132,14 @@ class MultiHeadAttention(nn.Module):
         # A turned query times a turned key depends on their distance, not on where the two stand.
         q, k = self.rotary(q, S - T), self.rotary(k, 0)
         # On cuda one operation does what the lines below do, and never writes the scores to memory.
+        # With bfloat16 on our CPU it was slower. Its mask begins at the first key: a lone query with a
+        # cache would see that key alone.
         if x.is_cuda and cache is None:
             dropout = self.dropout.p if self.training else 0.0
             x = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True)
             return self.dropout(self.proj(x.transpose(1, 2).reshape(B, T, C)))  # (B, T, C)
         scores = q @ k.transpose(-2, -1)  # (B, n_head, T, S), how well each query fits each key
-        # A sum over many features is large, and softmax of large scores picks a single position.
+        # Scores spread as sqrt(head_size), and softmax of large scores picks a single position.
         scores = scores * k.shape[-1] ** -0.5
         # Position t has to predict what comes at t+1, so it must not see it: exp(-inf) is 0.
         future = torch.ones(T, S, dtype=torch.bool, device=x.device).triu(S - T + 1)
@@ -159,6 +162,7 @@ class FeedForward(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor) -> Tensor:
+        # silu(z) is z * sigmoid(z), a smooth ReLU: near 0, the gate shuts the feature off.
         x = F.silu(self.gate(x)) * self.up(x)  # (B, T, 8/3 C), each feature times its gate
         return self.dropout(self.down(x))  # (B, T, C)
 
@@ -213,7 +217,7 @@ class LanguageModel(nn.Module):
         loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten())  # (B*T, V), (B*T,)
         return logits, loss
 
-    @torch.inference_mode()  # as no_grad, with less work in each call
+    @torch.no_grad()
     def generate(self, idx: Tensor, max_new_tokens: int) -> Iterator[Tensor]:
         """Continue idx (B, T) in evaluation mode, yielding each next character (B, 1) as drawn."""
         self.eval()
@@ -265,15 +269,16 @@ def learning_rate_at(step: int, config: Config) -> float:
 
 
 def orthogonal(x: Tensor) -> Tensor:
-    """Matrices (n, rows, columns) with their singular values brought nearer to 1.
+    """Matrices (n, rows, columns) made nearly orthogonal: their singular values come near 1.
 
-    Each Newton-Schulz step takes a singular value s to 3.4445 s - 4.7750 s^3 + 2.0315 s^5. Those
-    above 1/500 of the norm end between 0.68 and 1.21; smaller ones, up to half of a gradient's, end
-    lower.
+    A singular value says how far a matrix stretches one direction. Each Newton-Schulz step takes s
+    to 3.4445 s - 4.7750 s^3 + 2.0315 s^5. Values above 1/500 of the norm end between 0.68 and 1.21;
+    smaller ones, up to half of a gradient's, end lower.
     """
     if x.shape[1] > x.shape[2]:
         return orthogonal(x.mT).mT  # the products below are smaller
-    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)  # no s above 1, where the steps diverge
+    # With this norm no s is above 1: from 1.27 on the steps diverge.
+    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
     for _ in range(5):
         a = x @ x.mT  # (n, rows, rows)
         b = torch.baddbmm(a, a, a, beta=-4.7750, alpha=2.0315)  # -4.7750 a + 2.0315 a a
@@ -311,7 +316,7 @@ class Muon(torch.optim.Optimizer):
 
 def train(model: nn.Module, corpus: Corpus, config: Config) -> None:
     """Take max_iters optimiser steps on random batches, printing both losses on the way."""
-    # The embedding and the last layer are tables with a row for each character: AdamW keeps them.
+    # The embedding and the last layer are tables with a row for each token: AdamW keeps them.
     stacks = [
         {"params": [block.attention.qkv.weight for block in model.blocks], "parts": 3},
         {"params": [block.attention.proj.weight for block in model.blocks]},
@@ -320,17 +325,18 @@ def train(model: nn.Module, corpus: Corpus, config: Config) -> None:
         {"params": [block.feed_forward.down.weight for block in model.blocks]},
     ]
     muon = Muon(stacks, lr=config.learning_rate)
-    # Decay pulls a weight towards 0, which is no good place for the gains of layer norm.
+    # Decay keeps weights small, against over-fitting; the gains of layer norm belong near 1.
     matrices = [model.token_embedding.weight, model.lm_head.weight]
     vectors = [p for p in model.parameters() if p.dim() < 2]  # biases, gains of layer norm
     groups = [
         {"params": matrices, "weight_decay": config.weight_decay},
         {"params": vectors, "weight_decay": 0.0},
     ]
+    # fused: one operation updates all weights, which takes less time.
     adamw = torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
     if config.compile:
         model = torch.compile(model)
-    for step in trange(config.max_iters, disable=None):
+    for step in trange(config.max_iters, disable=None):  # no bar where there is no terminal
         if step % config.eval_interval == 0 or step == config.max_iters - 1:
             means = estimate_loss(model, corpus, config)
             tqdm.write(f"step {step}: train loss {means['train']:.4f}, val loss {means['val']:.4f}")
@@ -354,7 +360,7 @@ def main(config: Config) -> tuple[nn.Module, Corpus]:
     device = select_device(config.device)
     corpus = load_corpus(config.data, device, config.seed)
     tokenizer = corpus.tokenizer
-    # A model needs a character to continue: without a prompt, the first of chars, a line end.
+    # A model can only continue: without a prompt, it continues the first of chars, a line end.
     idx = torch.tensor([tokenizer.encode(config.prompt or tokenizer.chars[0])], device=device)
     model = LanguageModel(config, tokenizer.vocab_size).to(device)
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters on {device}", flush=True)

@@ -3,7 +3,8 @@
 New: each process takes its slice of every batch, and their gradients are averaged (2006.15704).
     torchrun --standalone --nproc-per-node=2 beyond/distributed.py --resume
 starts two processes; --resume lets torchrun start them again after a failure. Without torchrun
-there is one.
+there is one. All processes need the same kind of processor: each updates a copy of the model, and
+copies that round differently drift apart. Ctrl-C ends them all; --sample then writes a sample.
 Expect the losses of one process, but for rounding. With dropout they differ: each process draws
 masks of its own, since equal masks would drop the same places in every slice.
 """
@@ -65,8 +66,8 @@ class Config:
     seed: int = 1337  # of every random draw
     prompt: str = ""  # the sample continues this text
     max_new_tokens: int = 500  # tokens to sample
-    temperature: float = 1.0  # divides the logits: below 1 favours likely tokens, 0 takes the first
-    top_k: int = 0  # sample from the k likeliest tokens; 0: from all
+    temperature: float = 1.0  # below 1 favours likely tokens; 0 takes the likeliest
+    top_k: int = 0  # draw from the k likeliest tokens; 0 from all
     checkpoint: Path = CHECKPOINT  # where the run is kept
     resume: bool = False  # go on from the checkpoint, or start where there is none
     sample: bool = False  # sample from the checkpoint, without training
@@ -86,7 +87,7 @@ SIZES = {
         size="laptop",
     ),
 }
-SHAPE = ("block_size", "vocab_size", "n_embd", "n_head", "n_layer")  # of a model: its settings
+SHAPE = ("block_size", "vocab_size", "n_embd", "n_head", "n_layer")  # of the weights, by settings
 
 
 class Rotary(nn.Module):
@@ -95,7 +96,7 @@ class Rotary(nn.Module):
     def __init__(self, config: Config) -> None:
         super().__init__()
         half = config.n_embd // config.n_head // 2
-        # Fast turns tell neighbours apart, slow ones places that are far apart.
+        # Fast turns tell neighbours apart, slow turns tell distant places apart.
         frequencies = 10000 ** (-torch.arange(half) / half)  # (head_size / 2), from 1 downwards
         angles = torch.outer(torch.arange(config.block_size), frequencies)  # (T, head_size / 2)
         self.register_buffer("cos", angles.cos(), persistent=False)
@@ -135,7 +136,7 @@ class MultiHeadAttention(nn.Module):
         self.qkv = nn.Linear(config.n_embd, 3 * config.n_embd, bias=False)
         self.rotary = rotary
         self.proj = nn.Linear(config.n_embd, config.n_embd)
-        # So that the model relies on no single one, training sets a random share to 0.
+        # So that the model relies on no single number, training sets a random share of them to 0.
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor, cache: Cache | None = None) -> Tensor:
@@ -154,12 +155,14 @@ class MultiHeadAttention(nn.Module):
         # A turned query times a turned key depends on their distance, not on where the two stand.
         q, k = self.rotary(q, S - T), self.rotary(k, 0)
         # On cuda one operation does what the lines below do, and never writes the scores to memory.
+        # With bfloat16 on our CPU it was slower. Its mask begins at the first key: a lone query with a
+        # cache would see that key alone.
         if x.is_cuda and cache is None:
             dropout = self.dropout.p if self.training else 0.0
             x = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True)
             return self.dropout(self.proj(x.transpose(1, 2).reshape(B, T, C)))  # (B, T, C)
         scores = q @ k.transpose(-2, -1)  # (B, n_head, T, S), how well each query fits each key
-        # A sum over many features is large, and softmax of large scores picks a single position.
+        # Scores spread as sqrt(head_size), and softmax of large scores picks a single position.
         scores = scores * k.shape[-1] ** -0.5
         # Position t has to predict what comes at t+1, so it must not see it: exp(-inf) is 0.
         future = torch.ones(T, S, dtype=torch.bool, device=x.device).triu(S - T + 1)
@@ -182,6 +185,7 @@ class FeedForward(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor) -> Tensor:
+        # silu(z) is z * sigmoid(z), a smooth ReLU: near 0, the gate shuts the feature off.
         x = F.silu(self.gate(x)) * self.up(x)  # (B, T, 8/3 C), each feature times its gate
         return self.dropout(self.down(x))  # (B, T, C)
 
@@ -236,7 +240,7 @@ class LanguageModel(nn.Module):
         loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten())  # (B*T, V), (B*T,)
         return logits, loss
 
-    @torch.inference_mode()  # as no_grad, with less work in each call
+    @torch.no_grad()
     def generate(
         self, idx: Tensor, max_new_tokens: int, temperature: float = 1.0, top_k: int = 0
     ) -> Iterator[Tensor]:
@@ -298,15 +302,16 @@ def learning_rate_at(step: int, config: Config) -> float:
 
 
 def orthogonal(x: Tensor) -> Tensor:
-    """Matrices (n, rows, columns) with their singular values brought nearer to 1.
+    """Matrices (n, rows, columns) made nearly orthogonal: their singular values come near 1.
 
-    Each Newton-Schulz step takes a singular value s to 3.4445 s - 4.7750 s^3 + 2.0315 s^5. Those
-    above 1/500 of the norm end between 0.68 and 1.21; smaller ones, up to half of a gradient's, end
-    lower.
+    A singular value says how far a matrix stretches one direction. Each Newton-Schulz step takes s
+    to 3.4445 s - 4.7750 s^3 + 2.0315 s^5. Values above 1/500 of the norm end between 0.68 and 1.21;
+    smaller ones, up to half of a gradient's, end lower.
     """
     if x.shape[1] > x.shape[2]:
         return orthogonal(x.mT).mT  # the products below are smaller
-    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)  # no s above 1, where the steps diverge
+    # With this norm no s is above 1: from 1.27 on the steps diverge.
+    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
     for _ in range(5):
         a = x @ x.mT  # (n, rows, rows)
         b = torch.baddbmm(a, a, a, beta=-4.7750, alpha=2.0315)  # -4.7750 a + 2.0315 a a
@@ -357,12 +362,13 @@ def load(path: Path) -> dict:
 
 def save(path: Path, checkpoint: dict) -> None:
     """Write a checkpoint beside the old one, then put it in its place: one of them is whole."""
-    content, part = io.BytesIO(), path.with_suffix(".part")
+    # torch.save does not say that a disk is full, so Python writes the bytes.
+    content, part = io.BytesIO(), path.with_name(path.name + ".part")
     torch.save(checkpoint, content)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         part.write_bytes(content.getbuffer())
-        os.replace(part, path)
+        part.replace(path)
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror}") from None
     finally:
@@ -384,7 +390,7 @@ def agree(saved: dict | None, text: str) -> dict | None:
 
 def train(model: nn.Module, corpus: Corpus, config: Config) -> None:
     """Take max_iters optimiser steps on random batches, printing both losses on the way."""
-    # The embedding and the last layer are tables with a row for each character: AdamW keeps them.
+    # The embedding and the last layer are tables with a row for each token: AdamW keeps them.
     stacks = [
         {"params": [block.attention.qkv.weight for block in model.blocks], "parts": 3},
         {"params": [block.attention.proj.weight for block in model.blocks]},
@@ -393,14 +399,16 @@ def train(model: nn.Module, corpus: Corpus, config: Config) -> None:
         {"params": [block.feed_forward.down.weight for block in model.blocks]},
     ]
     muon = Muon(stacks, lr=config.learning_rate)
-    # Decay pulls a weight towards 0, which is no good place for the gains of layer norm.
+    # Decay keeps weights small, against over-fitting; the gains of layer norm belong near 1.
     matrices = [model.token_embedding.weight, model.lm_head.weight]
     vectors = [p for p in model.parameters() if p.dim() < 2]  # biases, gains of layer norm
     groups = [
         {"params": matrices, "weight_decay": config.weight_decay},
         {"params": vectors, "weight_decay": 0.0},
     ]
+    # fused: one operation updates all weights, which takes less time.
     adamw = torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
+    # All random draws come from these, so a run that goes on needs their states.
     generators = [corpus.generator, torch.default_generator, *torch.cuda.default_generators]
     weights = model.state_dict()  # the model's own tensors: their values are always the latest
     start, best = 0, {"step": 0, "loss": float("inf"), "model": weights}
@@ -436,6 +444,7 @@ def train(model: nn.Module, corpus: Corpus, config: Config) -> None:
         if step % config.eval_interval == 0 or step == config.max_iters - 1:
             # From before the evaluation, since a run that goes on begins with this evaluation.
             states = [generator.get_state() for generator in generators]
+            # All processes evaluate, so that the generators of their batches stay together.
             means = estimate_loss(model, corpus, config)
             if means["val"] < best["loss"]:
                 best = {"step": step, "loss": means["val"], "model": copy.deepcopy(weights)}
@@ -460,7 +469,8 @@ def train(model: nn.Module, corpus: Corpus, config: Config) -> None:
             muon.step()
 
 
-# A token stays within a piece: a word or signs, each with the space before it, or white space.
+# No token spans two words, or each word would have many spellings. A piece is a word or signs, each
+# with the space before it, or white space.
 PIECE = re.compile(r" ?\w+| ?[^\w\s]+|\s+")
 
 
@@ -567,7 +577,7 @@ def main(config: Config) -> tuple[nn.Module, Corpus | None]:
         merges = learn_merges(texts["train"], chars, config.vocab_size)
         corpus = Corpus(texts, PairTokenizer(chars, merges), device, config.seed)
         tokenizer = corpus.tokenizer
-    # A model needs a character to continue: without a prompt, the first of chars, a line end.
+    # A model can only continue: without a prompt, it continues the first of chars, a line end.
     idx = torch.tensor([tokenizer.encode(config.prompt or tokenizer.chars[0])], device=device)
     model = LanguageModel(config, tokenizer.vocab_size).to(device)
     if RANK == 0:
@@ -583,7 +593,7 @@ def main(config: Config) -> tuple[nn.Module, Corpus | None]:
         dist.destroy_process_group()
     if RANK > 0:
         return model, corpus
-    if config.checkpoint.exists():  # from step 0 on
+    if config.checkpoint.exists():  # without a single evaluation there is none
         saved = load(config.checkpoint)
         step, best = saved["step"], saved["best"]
         print(f"{config.checkpoint}: --resume goes on from step {step}", flush=True)

@@ -1,13 +1,14 @@
 """GPT-2: the code of step 8 runs the model that OpenAI published in 2019.
 
 New: the weights and the tokenizer come from files. The model differs in three places: queries, keys
-and values have biases, GELU (arXiv 1606.08415) replaces ReLU, and the head's matrix is that of the
-token embedding. --max-iters 20 trains the model further on --data, in 4.7 GB of memory.
+and values have biases, GELU (arXiv 1606.08415) replaces ReLU, and the last layer has no bias and
+takes the matrix of the token embedding. --max-iters 20 trains the model further on --data, in 4.7
+GB of memory.
 Paper: "Language Models are Unsupervised Multitask Learners", Radford and others, 2019
 We could not download the real weights. With random weights the logits are those of Hugging Face's
-GPT-2. Expect a val loss near 1.30 before any training: we derive it from 4.03 nats per token, an
-estimate in https://github.com/karpathy/nanoGPT/issues/210. GPT-2 was not fine-tuned on this text,
-though it has probably read Shakespeare.
+GPT-2. With --max-iters 1, expect a val loss near 1.30 at step 0: we derive it from 4.03 nats per
+token, an estimate in https://github.com/karpathy/nanoGPT/issues/210. GPT-2 was not fine-tuned on
+this text, though it has probably read Shakespeare.
 Try --prompt "The dog" --temperature 0: a test of Hugging Face's GPT-2 expects " was found in a
 field near the intersection of West and West Streets."
 """
@@ -73,7 +74,7 @@ class MultiHeadAttention(nn.Module):
         self.qkv = nn.Linear(config.n_embd, 3 * config.n_embd)
         self.proj = nn.Linear(config.n_embd, config.n_embd)
         self.register_buffer("tril", torch.tril(torch.ones(config.block_size, config.block_size)))
-        # So that the model relies on no single one, training sets a random share to 0.
+        # So that the model relies on no single number, training sets a random share of them to 0.
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -84,7 +85,7 @@ class MultiHeadAttention(nn.Module):
         k = k.view(B, T, self.n_head, C // self.n_head).transpose(1, 2)  # (B, n_head, T, head_size)
         v = v.view(B, T, self.n_head, C // self.n_head).transpose(1, 2)  # (B, n_head, T, head_size)
         scores = q @ k.transpose(-2, -1)  # (B, n_head, T, T), how well each query fits each key
-        # A sum over many features is large, and softmax of large scores picks a single position.
+        # Scores spread as sqrt(head_size), and softmax of large scores picks a single position.
         scores = scores * k.shape[-1] ** -0.5
         # Position t has to predict what comes at t+1, so it must not see it: exp(-inf) is 0.
         scores = scores.masked_fill(self.tril[:T, :T] == 0, float("-inf"))
@@ -194,6 +195,7 @@ def estimate_loss(model: nn.Module, corpus: Corpus, config: Config) -> dict[str,
             x, y = corpus.batch(split, config.batch_size, config.block_size)  # (B, T)
             _, loss = model(x, y)
             losses[i] = loss.item()
+        # A loss per token grows with the length of the tokens, so this one is per character.
         tokens_per_char = len(corpus.splits[split]) / len(corpus.texts[split])
         means[split] = losses.mean().item() * tokens_per_char
     model.train()
@@ -202,8 +204,9 @@ def estimate_loss(model: nn.Module, corpus: Corpus, config: Config) -> dict[str,
 
 def train(model: nn.Module, corpus: Corpus, config: Config) -> None:
     """Take max_iters optimiser steps on random batches, printing both losses on the way."""
+    # fused: one operation updates all weights, which takes less time.
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, fused=True)
-    for step in trange(config.max_iters, disable=None):
+    for step in trange(config.max_iters, disable=None):  # no bar where there is no terminal
         if step % config.eval_interval == 0 or step == config.max_iters - 1:
             means = estimate_loss(model, corpus, config)
             tqdm.write(f"step {step}: train loss {means['train']:.4f}, val loss {means['val']:.4f}")
@@ -377,7 +380,7 @@ def main(config: Config) -> tuple[nn.Module, Corpus | None]:
     torch.manual_seed(config.seed)
     device = select_device(config.device)
     config, model, tokenizer = load(config)
-    # A model needs a token to continue: without a prompt, a line end.
+    # A model can only continue: without a prompt, it continues a line end.
     idx = torch.tensor([tokenizer.encode(config.prompt or "\n")], device=device)
     model = model.to(device)
     n = sum(p.numel() for p in model.parameters())

@@ -106,9 +106,10 @@ def test_ctrl_c_ends_the_training_and_a_second_one_the_sample(step, capsys, monk
     def interrupt(*args):
         raise KeyboardInterrupt
 
-    flags = small_flags(step, **QUICK, prompt="MARGERY")
+    flags = small_flags(step, **QUICK, prompt="MARGERY", seed=7)
     monkeypatch.setattr(step, "estimate_loss", interrupt)
     model, corpus = step.main(step.parse_args(flags))
+    assert corpus.generator.initial_seed() == 7  # the batches, too, are those of the seed
     assert len(capsys.readouterr().out.split("MARGERY")[1]) == 40 + 1
     monkeypatch.setattr(step.LanguageModel, "generate", interrupt)
     with pytest.raises(KeyboardInterrupt):
