@@ -176,7 +176,7 @@ class Corpus:
             # Few numbers are short, so how many digits a number may have is drawn first.
             limits = 10 ** torch.randint(1, self.digits + 1, (n, 2), generator=self.generator)
             drawn = torch.randint(10**self.digits, (n, 2), generator=self.generator) % limits
-            # The rest by 11 depends on all digits, so both splits have every digit in every place.
+            # The remainder by 11 depends on all digits: both splits have each digit in each place.
             held_out = (drawn[:, 0] + 2 * drawn[:, 1]) % 11 == 0  # (n,)
             pairs = torch.cat((pairs, drawn[held_out == (split == "val")]))
         return pairs[:n]
@@ -185,7 +185,7 @@ class Corpus:
         """The problems (n, 2) with their sums as tokens (n, T+1)."""
         rows = []
         for a, b in pairs.tolist():
-            # With zeros in front, a digit of one value stands in one place.
+            # With zeros in front, the ones, tens and hundreds each have a fixed position.
             total = f"{a + b:0{self.digits + 1}}"
             # A carry goes from the last digit to the first, and so does the model.
             total = total if self.plain else total[::-1]

@@ -168,7 +168,12 @@ def test_fine_tuning_goes_on_with_the_pretrained_weights(large):
 
 def test_the_large_text_comes_first_and_the_small_one_at_a_lower_rate(large, monkeypatch):
     stages = []
-    monkeypatch.setattr(ex3, "train", lambda model, *stage: stages.append(stage))
+
+    def interrupted(model, *stage):
+        stages.append(stage)
+        raise KeyboardInterrupt  # ends this training alone
+
+    monkeypatch.setattr(ex3, "train", interrupted)
     _, corpus = finetune("--pretrain-data", large)
     (first, pretraining), (second, finetuning) = stages
     texts = [large.read_text(encoding="utf-8"), SAMPLE.read_text(encoding="utf-8")]
@@ -178,6 +183,15 @@ def test_the_large_text_comes_first_and_the_small_one_at_a_lower_rate(large, mon
     assert (finetuning.learning_rate, finetuning.max_iters) == (1e-4, 1000)
     for size in ex3.SIZES.values():
         assert size.finetune_rate == pytest.approx(size.learning_rate / 10)
+
+
+def test_a_small_text_that_is_too_short_ends_the_run_before_the_pretraining(
+    large, tmp_path, capsys
+):
+    (tmp_path / "short.txt").write_text("to be\n" * 10)
+    with pytest.raises(InputError, match="too short for block_size 8"):
+        finetune("--pretrain-data", large, "--data", tmp_path / "short.txt", "--max-iters", 1)
+    assert "pretraining" not in capsys.readouterr().out
 
 
 def test_fine_tuning_runs_from_any_folder(large, tmp_path):
