@@ -147,8 +147,8 @@ class MultiHeadAttention(nn.Module):
         # A turned query times a turned key depends on their distance, not on where the two stand.
         q, k = self.rotary(q, S - T), self.rotary(k, 0)
         # On cuda one operation does what the lines below do, and never writes the scores to memory.
-        # With bfloat16 on our CPU it was slower. Its mask begins at the first key, the only one that
-        # a lone query with a cache would see.
+        # With bfloat16 on our CPU it was slower. Its mask begins at the first key, and a lone query
+        # with a cache would see no other.
         if x.is_cuda and cache is None:
             dropout = self.dropout.p if self.training else 0.0
             x = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True)

@@ -11,6 +11,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from common import InputError
+
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLE = ROOT / "data" / "sample.txt"
 ex2 = importlib.import_module("exercises.ex2_addition")
