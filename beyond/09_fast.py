@@ -7,7 +7,7 @@ On two cores of a CPU with AVX-512 BF16, bfloat16 made the training faster, and 
 not. We did not run cuda and mps. PyTorch's tracker reports that fused attention did not apply
 dropout on mps:
 https://github.com/pytorch/pytorch/issues/184126
-Expect a val loss near 1.79 at the laptop size (one seed). We did not run the full size.
+Expect a val loss near 1.80 at the laptop size. We did not run the full size.
 """
 
 import argparse

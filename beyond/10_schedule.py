@@ -2,7 +2,7 @@
 
 New: a higher learning rate, which rises at first (arXiv 1706.03762, section 5.3) and then falls in
 a line to zero (arXiv 2502.15938); weight decay (arXiv 1711.05101) on matrices alone.
-Expect a val loss near 1.73 at the laptop size (one seed). We did not run the full size.
+Expect a val loss near 1.74 at the laptop size. We did not run the full size.
 """
 
 import argparse

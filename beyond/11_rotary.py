@@ -4,7 +4,7 @@ New: queries and keys are turned by angles that grow with their position (arXiv 
 place of the position embedding. A score then depends on the query, the key and the distance between
 them, not on where they stand: what the model learns at one place of the context holds at every
 place.
-Expect a val loss near 1.70 at the laptop size (one seed). We did not run the full size.
+Expect a val loss near 1.70 at the laptop size. We did not run the full size.
 """
 
 import argparse

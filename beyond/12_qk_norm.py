@@ -3,7 +3,7 @@
 New: each query and key is divided by the root mean square of its features (arXiv 2010.04245, and
 1910.07467 for the norm). A score then says how well two directions agree, and no score can grow
 without bound: at most sqrt(head_size), however large the weights become.
-Expect a val loss near 1.69 at the laptop size (one seed). We did not run the full size.
+Expect a val loss near 1.68 at the laptop size. We did not run the full size.
 """
 
 import argparse

@@ -4,7 +4,7 @@ New: the matrices of the blocks move along their momentum made orthogonal; AdamW
 gradient is large in a few directions only, and the others hardly learn; an orthogonal step is about
 equally large in most. https://kellerjordan.github.io/posts/muon/
 torch.optim.Muon takes matrices one by one, always in bfloat16, and would take qkv for one matrix.
-Expect a val loss near 1.54 at the laptop size (one seed). We did not run the full size.
+Expect a val loss near 1.54 at the laptop size. We did not run the full size.
 """
 
 import argparse

@@ -5,7 +5,7 @@ tokens becomes a token, again and again. A context of as many tokens then reache
 in the text, and a text of the same length takes half as many steps to sample.
 Losses stay in nats per character: a loss per token cannot be compared with the other steps, since
 it grows with the length of the tokens.
-Expect a val loss near 1.48 at the laptop size (one seed). We did not run the full size.
+Expect a val loss near 1.49 at the laptop size. We did not run the full size.
 """
 
 import argparse
