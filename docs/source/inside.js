@@ -71,7 +71,7 @@ function drawTable({ name, inside }) {
   body.push(line(rest, `${V - best.length} more`, "", ""));
   body.at(-1).children[3].replaceChildren();
   table.right.replaceChildren(
-    make("h3", {}, `The row of ${quoted(row)} becomes the guess`),
+    make("h2", {}, `The row of ${quoted(row)} becomes the guess`),
     softTable("ink", ["", "score", "e to the score", "", "share"], body),
     said(`All ${V} together are ${fixed(sum, 1)}; each divided by that is its share. This is the softmax: it turns any scores into shares that add up to one.`));
 }
@@ -365,7 +365,7 @@ function drawCell({ q, k, v, out, weights }, window) {
   const scale = Math.max(...[...q[t], ...k[s]].map(Math.abs)) || 1;
   const list = make("dl", { class: "sum" });
   const say = (label, ...what) => list.append(make("dt", {}, ...label), make("dd", {}, ...what));
-  const rule = () => list.append(make("div", { class: "rule", role: "presentation" }));
+  const rule = () => list.append(make("div", { class: "rule" }));
   const number = (value, note) => make("span", { class: "num" }, fixed(value), make("small", {}, ` ${note}`));
   const bold = (text) => make("b", {}, text);
   say([bold("query"), ` of ${quoted(window[t])}: what it looks for`], bars([...q[t]], { scale }));
@@ -393,7 +393,7 @@ function drawCell({ q, k, v, out, weights }, window) {
   list.append(make("dt", { class: "top" }, bold("softmax"), words), make("dd", {}, soft));
   rule();
   say([bold("values"), ", averaged by weight: what the head passes on"], bars([...out[t]]));
-  return [make("h3", { "aria-live": "polite" }, `${quoted(window[t])} looks at ${quoted(window[s])}: ${percent(weights[t][s])} %`), list];
+  return [make("h2", { "aria-live": "polite" }, `${quoted(window[t])} looks at ${quoted(window[s])}: ${percent(weights[t][s])} %`), list];
 }
 
 start();
