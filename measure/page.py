@@ -1,8 +1,9 @@
-"""How fast the page's models are in a browser: a forward pass, and a character written.
+"""How fast the page is in a browser: a key typed, a forward pass, and a character written.
 
     python measure/page.py
 
-Opens docs/index.html in Chromium, without a window. For each step: a forward pass over a whole
+Opens docs/index.html in Chromium, without a window. First the time from a key to the next paint,
+with all seven models awake and no row open. Then for each step: a forward pass over a whole
 context; a character while the context fills, with keys and values remembered; and one when it is
 full, which computes the whole context again, since its positions have moved. Medians of --rounds.
 Needs docs/requirements.txt and Chromium or Chrome.
@@ -18,7 +19,7 @@ sys.path.insert(0, str(DOCS / "source"))
 from picture import browser  # noqa: E402
 
 TIME = """([name, rounds]) => {
-  const one = model(name), idx = [...Array(one.block_size).keys()], random = generator(1);
+  const one = original(name), idx = [...Array(one.block_size).keys()], random = generator(1);
   const time = (work) => {
     const start = performance.now();
     work();
@@ -29,13 +30,26 @@ TIME = """([name, rounds]) => {
   const times = { whole: [], filling: [], full: [] };
   for (let i = 0; i < rounds; i++) {
     times.whole.push(whole());
-    const tokens = one.generate(idx.slice(0, 1), 1, random);
+    const tokens = one.generate(idx.slice(0, 1), () => 1, random);
     for (let n = 1; n < one.block_size; n++) tokens.next();
     times.filling.push(time(() => tokens.next())); // the last that still fits
     times.full.push(time(() => tokens.next()));
   }
   return times;
 }"""
+
+KEY = """(text) => new Promise((done) => {
+  const start = performance.now();
+  field.value = text;
+  field.setSelectionRange(text.length, text.length);
+  field.dispatchEvent(new Event("input"));
+  const painted = () => done(performance.now() - start);
+  requestAnimationFrame(() => {
+    const { port1, port2 } = new MessageChannel();
+    port1.onmessage = painted;
+    port2.postMessage(0);
+  });
+})"""
 
 
 def main() -> None:
@@ -49,9 +63,15 @@ def main() -> None:
     with browser() as chromium:
         page = chromium.new_page()
         page.goto((DOCS / "index.html").as_uri())
-        page.locator("#try-7 .load").click()
-        page.locator("#try-7 .loaded").wait_for()
-        print(f"Chromium {chromium.version}, medians of {rounds}, in ms")
+        page.evaluate("wake()")
+        text = "To be, or not to be: that is the question"
+        keys = []
+        for n in range(1, len(text) + 1):
+            keys.append(page.evaluate(KEY, text[:n]))
+            page.wait_for_timeout(60)
+        print(f"Chromium {chromium.version}, in ms")
+        print(f"a key to the paint: median {statistics.median(keys):.0f}, most {max(keys):.0f}")
+        print(f"medians of {rounds}:")
         print(f"{'step':24}{'whole context':>16}{'a character':>16}{'context full':>16}")
         for name in page.evaluate("Object.keys(WEIGHTS)"):
             times = page.evaluate(TIME, [name, rounds])

@@ -43,7 +43,7 @@ def test_what_is_generated_is_up_to_date_and_the_same_each_time():
 @pytest.mark.parametrize("page", ["index.html", "beyond.html"])
 def test_a_page_needs_nothing_but_itself_and_links_stay_in_the_folder(page):
     text = (DOCS / page).read_text(encoding="utf-8")
-    assert len(text.encode()) < 1_200_000
+    assert len(text.encode()) < 900_000
     assert not re.search(r'src="|@import|<link (?!rel="icon" href="data:)|url\((?!#)', text)
     for href in re.findall(r'href="([^"]*)"', re.sub("<script.*?</script>", "", text, flags=re.S)):
         if re.match("https:|data:", href):
@@ -52,6 +52,8 @@ def test_a_page_needs_nothing_but_itself_and_links_stay_in_the_folder(page):
         target = DOCS / (name or page)
         assert target.parent == DOCS, href  # also where docs/ is the root of a site
         assert target.exists(), href
+        if "=" in place:  # a moment of the race, which test_live.py opens
+            continue
         assert not place or f'id="{place}"' in target.read_text(encoding="utf-8"), href
 
 

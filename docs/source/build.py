@@ -9,6 +9,7 @@ gives the same output, to the byte. Needs docs/requirements.txt, and git, whose 
 """
 
 import argparse
+import ast
 import html
 import itertools
 import json
@@ -30,8 +31,8 @@ SOURCE = Path(__file__).resolve().parent
 DOCS = SOURCE.parent
 ROOT = DOCS.parent
 RESULTS = ROOT / "measure" / "results"
-LINE = "ROMEO:\nThe king shall come to th"  # what the live parts read at first
 BESIDE = "07_full_gpt"  # its weights are a file beside the page
+BESIDE_SHAPE = {"config": {"n_head": 3, "n_layer": 6}}
 VIDEO = "https://www.youtube.com/watch?v=kCc8FmEb1nY"
 IN_THE_VIDEO = {  # the val loss that is said or shown there
     "01_bigram": "2.5",
@@ -47,7 +48,7 @@ IN_THE_VIDEO = {  # the val loss that is said or shown there
 # --- Pictures ---
 
 
-def ladder(steps: list[dict]) -> str:
+def ladder(steps: list[dict], linked: bool = False) -> str:
     """A row for each step: its name, its val loss, and a line that it writes. 900 units wide."""
     losses = [step["val_loss"] for step in steps]
     low, high, middle, row = min(losses) - 0.05, max(losses) + 0.05, [], 42
@@ -63,10 +64,15 @@ def ladder(steps: list[dict]) -> str:
         text = step["evaluations"][-1][3]
         sample = max(text.split("\n")[:-1] or [text], key=len)  # the last line is cut off
         sample = sample if len(sample) <= 44 else sample[:43] + "…"
+        if linked:
+            label = f"step {step['number']}, {step['title']}: val loss {step['val_loss']:.2f}"
+            parts.append(f'<a href="#step-{step["number"]}" aria-label="{label}">')
+            parts.append(f'<rect class="hit" x="0" y="{y - 20}" width="900" height="40"/>')
         parts.append(f'<text x="8" y="{y + 5}">{step["number"]} {step["short"]}{size}</text>')
         parts.append(f'<circle cx="{x:.1f}" cy="{y}" r="5"/>')
         parts.append(f'<text x="440" y="{y + 5}">{step["val_loss"]:.2f}</text>')
         parts.append(f'<text class="sample" x="540" y="{y + 5}">{html.escape(sample)}</text>')
+        parts += ["</a>"] * linked
     height = 56 + row * len(steps) - 14
     return f'<svg viewBox="0 0 900 {height}" class="ladder">\n' + "\n".join(parts) + "\n</svg>"
 
@@ -143,6 +149,24 @@ def curves(steps: list[dict]) -> str:
     return '<svg viewBox="0 0 330 180" class="curves">\n' + "\n".join(parts) + "\n</svg>"
 
 
+def gradient_bars(gradients: dict) -> str:
+    """A bar for the gradient of each block of steps 5 and 6; the lines go over all seeds."""
+    parts = []
+    for row, (name, seeds) in enumerate(gradients.items()):
+        top = 24 + 124 * row
+        parts.append(f'<text class="title" x="0" y="{top - 8}">step {int(name[:2])}</text>')
+        for b, values in enumerate(zip(*seeds, strict=True)):
+            middle, y = sum(values) / len(values), top + 30 * b
+            parts.append(f'<text x="0" y="{y + 15}">block {b + 1}</text>')
+            parts.append(f'<rect x="60" y="{y + 2}" width="{240 * middle:.1f}" height="18"/>')
+            low, high = 60 + 240 * min(values), 60 + 240 * max(values)
+            if low != high:
+                parts.append(f'<line x1="{low:.1f}" y1="{y + 11}" x2="{high:.1f}" y2="{y + 11}"/>')
+            at = max(high, 60 + 240 * middle) + 8
+            parts.append(f'<text x="{at:.1f}" y="{y + 15}">{middle:.2f}</text>')
+    return '<svg viewBox="0 0 390 246" class="gradients">\n' + "\n".join(parts) + "\n</svg>"
+
+
 # --- Scripts and their diffs ---
 
 
@@ -162,7 +186,7 @@ def lines_of(file: str) -> list[str]:
 def hunks_between(old: str, new: str) -> list[list[tuple[str, int, str]]]:
     """What git shows between two scripts: hunks of (" ", "+" or "-", line number, HTML)."""
     command = ["git", "-c", "diff.suppressBlankEmpty=false", "-c", "diff.interHunkContext=0"]
-    command += ["diff", "--no-index", "--no-color", "--no-ext-diff", "--unified=3"]
+    command += ["diff", "--no-index", "--no-color", "--no-ext-diff", "--unified=1"]
     command += ["--diff-algorithm=myers", "--indent-heuristic", old, new]
     try:
         printed = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8")
@@ -183,6 +207,66 @@ def hunks_between(old: str, new: str) -> list[list[tuple[str, int, str]]]:
             hunks[-1].append((line[0], b, after[b - 1]))
             a, b = a + (line[0] == " "), b + 1
     return hunks
+
+
+FOLDED = {
+    "docstring": "docstring", "imports": "imports", "Config": "settings", "SIZES": "settings",
+    "main": "main", "parse_args": "command line", "estimate_loss": "estimate_loss",
+    "train": "train", "__main__": "command line",
+}  # fmt: skip
+
+
+def parts_by_line(file: str) -> list[str]:
+    """For each line of a script the name of what it belongs to: a class, a function, imports."""
+    source = (ROOT / file).read_text(encoding="utf-8")
+    names, done = [], 0
+    for node in ast.parse(source).body:
+        match node:
+            case ast.Expr(ast.Constant()):
+                name = "docstring"
+            case ast.ClassDef(name) | ast.FunctionDef(name) | ast.Assign([ast.Name(name)]):
+                pass
+            case ast.AnnAssign(target=ast.Name(name)):
+                pass
+            case ast.If():
+                name = "__main__"
+            case _:
+                name = "imports"
+        names += [name] * (node.end_lineno - done)
+        done = node.end_lineno
+    return names
+
+
+def fold(lines: list[tuple], new: list[str], old: list[str], kept: set[str]) -> list[dict]:
+    """Lines of a diff or a script as runs: those that fold away, with what they are, and others."""
+    runs: list[dict] = []
+    for sign, n, text in lines:
+        name = (old if sign == "-" else new)[n - 1]
+        folded = name in FOLDED and name not in kept
+        if not runs or runs[-1]["folded"] != folded:
+            runs.append({"folded": folded, "lines": [], "names": {}})
+        runs[-1]["lines"].append((sign, n, text))
+        runs[-1]["names"][FOLDED.get(name, name)] = True
+    return runs
+
+
+def folded_diff(step: dict) -> dict:
+    """The changes of the model, hunk by hunk, and those that fold away, with their count."""
+    new, old = parts_by_line(step["file"]), parts_by_line(step["old"]["file"])
+    kept = {new[n - 1] for n in [step["key_line"]] if n}
+    if step["beyond"]:  # there the training is often what a lesson changes
+        kept |= {"train", "estimate_loss", "main"}
+    shown, folded, names = [], [], {}
+    for hunk in step["hunks"]:
+        for run in fold(hunk, new, old, kept):
+            if all(sign == " " for sign, _, _ in run["lines"]):
+                continue
+            (folded if run["folded"] else shown).append(run["lines"])
+            if run["folded"]:
+                names |= run["names"]
+    signs = [sign for run in folded for sign, _, _ in run]
+    count = {"added": signs.count("+"), "removed": signs.count("-")}
+    return {"shown": shown, "folded": folded, "names": ", ".join(names)} | count
 
 
 def find_key(step: dict) -> int:
@@ -221,9 +305,9 @@ def visible(text: str) -> str:
 
 
 def shapes(text: str) -> Markup:
-    """The text with each shape, as (B, T, C), a link to what the letters mean."""
-    link = r'<a class="shape" href="#letters">\1</a>'
-    return Markup(re.sub(r"(\([BTCVhd3/, ]*[BTCV][BTCVhd3/, ]*\))", link, str(escape(text))))
+    """The text with each shape, as (B, T, C), set apart."""
+    span = r'<span class="shape">\1</span>'
+    return Markup(re.sub(r"(\([BTCVhd3/, ]*[BTCV][BTCVhd3/, ]*\))", span, str(escape(text))))
 
 
 def seconds(moment: str) -> int:
@@ -259,34 +343,58 @@ def put_in(path: Path, name: str, part: str) -> str:
     return before + start + part + end + rest.split(end)[1]
 
 
+TEXTS = ("problem", "reason", "idea", "do", "next")  # of steps.toml, which may hold figures
+
+
 # --- The pages ---
 
 
-def live(names: list[str], learning: dict[str, list]) -> dict:
-    """What the live parts of a page with these steps take: sizes, samples and weights."""
+def for_the_page(value: object) -> Markup:
+    """The value as JSON that can stand in a script of the page."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return Markup(text.replace("<", "\\u003c"))
+
+
+def live(steps: list[dict], chosen: dict) -> dict:
+    """What the race takes: the weights, the line it begins with, and what step 7 makes of it."""
     kept = json.loads((SOURCE / "weights.json").read_text(encoding="utf-8"))
     weights = {
         name: {key: value for key, value in entry.items() if key != "proof"}
         for name, entry in kept["steps"].items()
-        if name in names and "int16" in entry
+        if "int16" in entry
     }
-    learning = {name: {"evaluations": learning[name]} for name in names}
-    data = {"chars": kept["chars"], "line": LINE, "weights": weights, "learning": learning}
-    file = DOCS / f"{BESIDE}.js"
     x, y = kept["window"]
     text = "".join(kept["chars"][token] for token in [*x, y[-1]])
+    rows = [
+        {"name": step["name"], "title": step["title"], "val_loss": round(step["val_loss"], 4)}
+        for step in steps
+    ]
+    first = {key: chosen[key] for key in ("line", "losses", "top", "heads")}
+    data = {"chars": kept["chars"], "beside": f"{BESIDE}.js", "steps": rows, "first": first}
     return {
-        "learning": learning,
-        "in_the_page": list(weights),
         "made_from": {name: entry["made_from"] for name, entry in weights.items()},
-        "beside": {
-            "name": BESIDE,
-            "file": file.name,
-            "size": f"{file.stat().st_size / 1e6:.1f} MB",
-        },
         "window": {"chars": kept["chars"], "x": x, "y": y, "text": text},
-        "data": Markup(json.dumps(data, ensure_ascii=False).replace("<", "\\u003c")),
+        "line": chosen["line"],
+        "means": chosen["means"],
+        "heads": {
+            name: {
+                which: head_name(weights.get(name, BESIDE_SHAPE)["config"], found[which])
+                for which in ("back", "spaces")
+            }
+            | {"one_back": found["heads"][found["back"]]["back"][1]}
+            | {"on_spaces": found["heads"][found["spaces"]]["spaces"], "even": found["even"]}
+            | {"number": found["back"] + 1}
+            for name, found in chosen["heads"].items()
+        },
+        "data": for_the_page(data | {"weights": weights}),
     }
+
+
+def head_name(config: dict, i: int) -> str:
+    """What a head is called, as the page calls it."""
+    heads = config.get("n_head", 1)
+    layer = f"layer {i // heads + 1}, " if "n_layer" in config else ""
+    return f"{layer}head {i % heads + 1}"
 
 
 def read_results(names: list[str]) -> tuple[dict, dict]:
@@ -318,7 +426,8 @@ def read_steps(table: dict, results: dict, idea: Callable[[str], str]) -> list[d
         step |= {
             "old": old,
             "beyond": step["kind"] != "step",
-            "idea": idea(step["idea"]),
+            **{key: idea(step[key]) for key in TEXTS if key in step},
+            "why": [(what, idea(text)) for what, text in step.get("why", {}).items()],
             "lines": lines_of(step["file"]),
             "hunks": hunks_between(old["file"], step["file"]) if old else [],
             "boxes": nested(step["picture"]) if "picture" in step else [],
@@ -335,6 +444,13 @@ def read_steps(table: dict, results: dict, idea: Callable[[str], str]) -> list[d
             shown = [old, step] if step["beyond"] else steps  # a lesson beside the one before it
             step["curves"] = curves(shown)
             step["gain"] = round(step["val_loss"], 2) - round(old["val_loss"], 2) if old else None
+        names = parts_by_line(step["file"])
+        numbered = [(" ", n, text) for n, text in enumerate(step["lines"], 1)]
+        step["folded"] = folded_diff(step) if old else {}
+        if not old:  # step 1: its model, and all else folded
+            runs = fold(numbered, names, [], set())
+            shown = [run["lines"] for run in runs if not run["folded"]]
+            step["folded"] = {"shown": shown, "folded": [], "names": ""}
     return steps
 
 
@@ -343,24 +459,31 @@ def build() -> dict[Path, str]:
     table = tomllib.loads((SOURCE / "steps.toml").read_text(encoding="utf-8"))
     kinds = ("step", "lesson")
     results, gradients = read_results([n for n, row in table.items() if row["kind"] in kinds])
+    chosen = json.loads((SOURCE / "chosen.json").read_text(encoding="utf-8"))
     environment = Environment(
         loader=FileSystemLoader(SOURCE), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     environment.filters |= {"visible": visible, "shapes": shapes}
+    head = live([], chosen)["heads"]
 
-    def idea(text: str) -> str:
-        return environment.from_string(text).render(results=results, gradients=gradients).strip()
+    def idea(text: str) -> Markup:
+        template = environment.from_string(text)
+        return Markup(template.render(results=results, gradients=gradients, head=head).strip())
 
     steps = read_steps(table, results, idea)
-    learning = {step["name"]: step["evaluations"] for step in steps if step["measured"]}
     days = sorted({step["date"] for step in results["steps"].values()})
     by_kind = {
         kind: [step for step in steps if step["kind"] == kind]
         for kind in ("step", "lesson", "leaf", "exercise")
     }
-    pages = {
-        page: environment.get_template("page.html.jinja").render(
+    race = live(by_kind["step"], chosen)
+    pages = {}
+    for page, kind in (("index.html", "step"), ("beyond.html", "lesson")):
+        learning = {step["name"]: step["evaluations"] for step in by_kind[kind]}
+        tokens = {"chars": race["window"]["chars"], "merges": chosen["merges"]}
+        data = {"learning": learning} | ({"tokens": tokens} if kind == "lesson" else {})
+        pages[page] = environment.get_template("page.html.jinja").render(
             page=page,
             results=results,
             dates=" to ".join(dict.fromkeys((days[0], days[-1]))),
@@ -369,11 +492,14 @@ def build() -> dict[Path, str]:
             leaves=by_kind["leaf"],
             exercises=by_kind["exercise"],
             video=VIDEO,
-            ladder=ladder(by_kind["step"]),
-            live=live([step["name"] for step in by_kind[kind]], learning),
+            ladder=ladder(by_kind["step"], linked=True),
+            gradients=gradient_bars(gradients),
+            seeds=len(gradients["05_blocks"]),
+            live=race,
+            chars=len(race["window"]["chars"]),
+            merges=len(chosen["merges"]),
+            data=for_the_page(data),
         )
-        for page, kind in (("index.html", "step"), ("beyond.html", "lesson"))
-    }
     readme = ROOT / "measure" / "README.md"
     return {
         **{DOCS / page: text + "\n" for page, text in pages.items()},

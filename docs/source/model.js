@@ -73,18 +73,20 @@ function softmax(scores) {
 /* One head of causal attention: (T, C) to (T, head_size). */
 function head(x, p, past) {
   if (!past.heads.has(p)) past.heads.set(p, { k: [], v: [] });
-  const { k, v } = past.heads.get(p);
+  const kept = past.heads.get(p);
+  const { k, v } = kept;
   k.push(...linear(x, p.key)); // (S, head_size), S: the positions before and the new ones
   v.push(...linear(x, p.value)); // (S, head_size)
   const head_size = p.key.weight.length;
   const scale = head_size ** -0.5; // keeps the variance of the scores near 1
-  const weights = linear(x, p.query).map((q, t) => {
-    const scores = new Float64Array(past.length + t + 1); // no look at the future
-    for (let s = 0; s < scores.length; s++) scores[s] = dot(q, k[s]) * scale;
+  kept.q = linear(x, p.query); // (T, head_size)
+  kept.weights = kept.q.map((q, t) => {
+    const seen = past.masked ? past.length + t + 1 : k.length; // the mask: no look at the future
+    const scores = new Float64Array(seen);
+    for (let s = 0; s < seen; s++) scores[s] = dot(q, k[s]) * scale;
     return softmax(scores); // sums to 1
   });
-  past.weights.push(weights);
-  return weights.map((row) => {
+  kept.out = kept.weights.map((row) => {
     const out = new Float64Array(head_size);
     for (let s = 0; s < row.length; s++) {
       const [weight, value] = [row[s], v[s]];
@@ -92,6 +94,7 @@ function head(x, p, past) {
     }
     return out;
   });
+  return kept.out;
 }
 
 /* Heads side by side, then a projection where the step has one: (T, C) to (T, C). */
@@ -161,12 +164,18 @@ FORWARD["07_full_gpt"] = FORWARD["06_residual_layernorm"]; // the same network, 
 /* Packed weights as the modules have them: "blocks.0.norm1.bias" is blocks[0].norm1.bias. They are
    integers of 16 bits, and each row has a number of its own that they are multiplied by. */
 function unpack({ shapes, scales, int16 }) {
-  const bytes = (base64) => Uint8Array.from(atob(base64), (char) => char.charCodeAt(0)).buffer;
-  const [factors, values] = [new DataView(bytes(scales)), new DataView(bytes(int16))];
+  const bytes = (base64) => {
+    const text = atob(base64), out = new Uint8Array(text.length);
+    for (let i = 0; i < out.length; i++) out[i] = text.charCodeAt(i);
+    return new DataView(out.buffer);
+  };
+  const [factors, values] = [bytes(scales), bytes(int16)];
   let rows = 0, at = 0;
   const row = (n) => {
     const factor = factors.getFloat32(4 * rows++, true); // the lower byte first
-    return Float64Array.from({ length: n }, () => factor * values.getInt16(2 * at++, true));
+    const out = new Float64Array(n);
+    for (let i = 0; i < n; i++) out[i] = factor * values.getInt16(2 * at++, true);
+    return out;
   };
   const model = {};
   for (const [name, [n, width]] of Object.entries(shapes)) {
@@ -180,27 +189,28 @@ function unpack({ shapes, scales, int16 }) {
 
 /* The model of a step, with its weights. */
 class LanguageModel {
-  constructor(name) {
-    this.p = unpack(WEIGHTS[name]);
+  constructor(name, p = unpack(WEIGHTS[name])) {
+    this.p = p;
     this.compute = FORWARD[name];
     this.block_size = WEIGHTS[name].config.block_size; // the longest context
   }
 
-  /* What the model has seen: the keys and values of each head, and every row of its weights. */
-  static past() {
-    return { length: 0, heads: new Map(), weights: [] };
+  /* What the model has seen: of each head the keys and values of all positions, and the queries,
+     weights and results of the new ones. Without the mask each position sees the later ones, too. */
+  static past(masked = true) {
+    return { length: 0, heads: new Map(), masked };
   }
 
   /* Logits (T, V) of what follows each of idx (T,), which comes after the positions in past. */
   forward(idx, past = LanguageModel.past()) {
-    past.weights = []; // of each head, the rows of the new positions
     const logits = this.compute(idx, this.p, past);
     past.length += idx.length;
     return logits;
   }
 
   /* Continue idx (T,), yielding each next character as drawn. Where the context is full, all of it
-     moves by one position, and what was remembered of it no longer holds. */
+     moves by one position, and what was remembered of it no longer holds. The temperature is a
+     function, since it may change while the model writes. */
   *generate(idx, temperature, random) {
     for (let past = LanguageModel.past(); ; ) {
       if (idx.length > this.block_size) {
@@ -208,7 +218,7 @@ class LanguageModel {
         idx = idx.slice(-this.block_size); // (T,), as far back as there are positions
       }
       const logits = this.forward(idx.slice(past.length), past).at(-1); // (V,)
-      const probs = softmax(logits.map((logit) => logit / temperature)); // (V,)
+      const probs = softmax(logits.map((logit) => logit / temperature())); // (V,)
       const next = multinomial(probs, random);
       idx = [...idx, next];
       yield next;

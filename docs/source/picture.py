@@ -1,4 +1,4 @@
-"""Makes docs/live.png, the README's picture of the page: step 6 reads a line.
+"""Makes docs/live.png, a picture of the page: seven models read a line, and step 6 is open.
 
     python docs/source/picture.py
 
@@ -43,17 +43,15 @@ def main() -> None:
         description=about, epilog=details, formatter_class=argparse.RawDescriptionHelpFormatter
     ).parse_args()
     with browser() as chromium:
-        size = {"width": 1000, "height": 1200}
+        size = {"width": 1280, "height": 1500}
         page = chromium.new_page(viewport=size, color_scheme="light", reduced_motion="reduce")
-        page.goto((DOCS / "index.html").as_uri())
-        page.locator("#try-6 .strip .cell").nth(20).click()
-        page.locator("#try-6 .heads-of input").nth(1).check()
+        page.goto((DOCS / "index.html").as_uri() + "#step=6")
+        page.locator("#row-6 .switches").wait_for()
         page.mouse.move(0, 0)
         page.evaluate("document.activeElement.blur(), scrollTo(0, 0)")
-        box = page.locator("#try-6").bounding_box()
-        end = page.locator("#try-6 .pair").bounding_box()
-        clip = box | {"height": end["y"] + end["height"] - box["y"] + 8}
-        page.screenshot(path=DOCS / "live.png", clip=clip, full_page=True)
+        end = page.locator("#row-6 .two > div:last-child").bounding_box()
+        clip = {"x": 24, "y": 44, "width": 1216, "height": end["y"] + end["height"] - 30}
+        page.screenshot(path=DOCS / "live.png", clip=clip)
     print(f"{DOCS / 'live.png'}: {(DOCS / 'live.png').stat().st_size:,} bytes")
 
 

@@ -1,0 +1,141 @@
+// What both pages share: how a step learns, the averages, the navigation, the tokens.
+"use strict";
+
+const $ = (selector, root = document) => root.querySelector(selector);
+const all = (selector, root = document) => [...root.querySelectorAll(selector)];
+
+/* An element with these attributes and children. */
+function make(tag, attributes = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name.startsWith("--")) element.style.setProperty(name, value);
+    else if (value !== false) element.setAttribute(name, value);
+  }
+  element.append(...children);
+  return element;
+}
+
+/* The same for a part of a picture. */
+function shape(tag, attributes = {}, text) {
+  const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  if (text !== undefined) element.textContent = text;
+  return element;
+}
+
+/* The sample and both losses of each evaluation, by a slider. */
+function learner(box, evaluations) {
+  const [slider, at, text] = ["input", ".at", ".sample"].map((name) => $(name, box));
+  const show = () => {
+    const [step, train, val, sample] = evaluations[slider.value];
+    const said = `optimiser step ${step}: train loss ${train.toFixed(2)}, val loss ${val.toFixed(2)}`;
+    at.textContent = said;
+    slider.setAttribute("aria-valuetext", said);
+    text.textContent = sample;
+  };
+  slider.addEventListener("input", show);
+  show();
+}
+
+/* The softmax of section 3 by hand. What is printed adds up: the mean is that of the weights as
+   they are shown, and these are rounded so that they make 1.00. */
+function averages() {
+  const box = $(".scores");
+  if (!box) return;
+  const table = $(".soft-mean");
+  const x = table.dataset.x.split(" ").map(Number);
+  const sliders = all("input", box);
+  const row = table.tBodies[0].lastElementChild;
+  const show = () => {
+    const scores = sliders.map((slider) => Number(slider.value));
+    const odds = scores.map(Math.exp), sum = odds.reduce((a, b) => a + b);
+    const exact = odds.map((value) => (100 * value) / sum);
+    const cents = exact.map(Math.floor);
+    const order = [...exact.keys()].sort((a, b) => exact[b] - cents[b] - (exact[a] - cents[a]));
+    const lacks = 100 - cents.reduce((a, b) => a + b);
+    for (const i of order.slice(0, lacks)) cents[i]++;
+    const mean = cents.reduce((total, c, s) => total + c * x[s], 0) / 100;
+    cents.forEach((c, s) => {
+      sliders[s].nextElementSibling.textContent = scores[s].toFixed(1).replace("-", "−");
+      row.children[s + 1].textContent = (c / 100).toFixed(2);
+      row.children[s + 1].style.setProperty("--w", `${c}%`);
+    });
+    row.lastElementChild.textContent = mean.toFixed(2);
+    const products = cents.map((c, s) => `${(c / 100).toFixed(2)} · ${x[s]}`);
+    $(".weighted", box).textContent = `${products.join(" + ")} = ${mean.toFixed(2)}`;
+  };
+  box.addEventListener("input", show);
+  $(".zero", box).addEventListener("click", () => {
+    for (const slider of sliders) slider.value = 0;
+    show();
+  });
+  show();
+}
+
+/* The navigation marks where the reader is. */
+function markNavigation() {
+  const links = new Map(all("nav.steps a[href^='#']").map((link) => [link.hash.slice(1), link]));
+  const marked = new Set();
+  const watch = new IntersectionObserver((entries) => {
+    for (const { target, isIntersecting } of entries) {
+      if (isIntersecting) marked.add(target.id);
+      else marked.delete(target.id);
+    }
+    for (const [id, link] of links) {
+      if (marked.has(id)) link.setAttribute("aria-current", "true");
+      else link.removeAttribute("aria-current");
+    }
+    const bar = $("nav.steps"), now = $("[aria-current]", bar);
+    if (now && bar.scrollWidth > bar.clientWidth) {
+      bar.scrollLeft = now.offsetLeft - (bar.clientWidth - now.offsetWidth) / 2;
+    }
+  }, { rootMargin: "-45% 0px -54% 0px" });
+  for (const id of links.keys()) {
+    const section = document.getElementById(id);
+    if (section) watch.observe(section);
+  }
+}
+
+/* A line cut into tokens, after the first n of the merges of step 16. */
+function tokens(box, { chars, merges }) {
+  const [line, slider, cut, count] = ["textarea", "input", ".cut", ".count"].map((name) => $(name, box));
+  const piece = / ?[\p{L}\p{N}_]+| ?[^\p{L}\p{N}_\s]+|\s+/gu; // joins never cross a space before a word
+  const texts = [...chars];
+  for (const [left, right] of merges) texts.push(texts[left] + texts[right]);
+  const encode = (text, n) => (text.match(piece) ?? []).flatMap((part) => {
+    let found = [...part].map((char) => chars.indexOf(char)).filter((token) => token >= 0);
+    for (let i = 0; i < n; i++) { // in the order in which they were learnt
+      const [left, right] = merges[i], joined = [];
+      for (const token of found) {
+        if (token === right && joined.at(-1) === left) joined[joined.length - 1] = chars.length + i;
+        else joined.push(token);
+      }
+      found = joined;
+    }
+    return found;
+  });
+  const visible = (text) => text.replaceAll("\n", "↵").replaceAll(" ", "␣");
+  const show = () => {
+    const n = Number(slider.value) - chars.length;
+    const found = encode(line.value, n);
+    cut.replaceChildren(...found.map((token) =>
+      make("span", { class: token < chars.length ? "one" : "joined", title: `token ${token}` }, visible(texts[token]))));
+    const length = found.map((token) => texts[token]).join("").length;
+    const last = n ? ` The last to be joined: “${visible(texts[Number(slider.value) - 1])}”.` : " Each character is a token.";
+    count.textContent = `${slider.value} tokens are known. Your ${length} characters are ${found.length} of them.${last}`;
+    slider.setAttribute("aria-valuetext", count.textContent);
+  };
+  tokens.encode = encode;
+  box.addEventListener("input", show);
+  show();
+}
+
+{
+  const data = JSON.parse($("#page-data").textContent);
+  document.documentElement.classList.add("js");
+  for (const part of all(".live")) part.hidden = false;
+  for (const box of all("[data-learn]")) learner(box, data.learning[box.dataset.learn]);
+  averages();
+  markNavigation();
+  if ($("#token-lab")) tokens($("#token-lab"), { ...data.tokens, chars: [...data.tokens.chars] });
+}
