@@ -4,7 +4,7 @@ New: each layer keeps the keys and values of the last block_size positions (arXi
 Attention looks back only, so they do not change when the text grows, and each new character passes
 through the blocks alone.
 Expect the model of step 14, and its text up to block_size characters. Then the window slides. What
-is kept still knows older characters, so the text differs from that of step 14; its loss does not.
+is kept still knows older characters, so the text differs from that of step 14, and is as good.
 At the laptop size our CPU sampled 400 characters a second instead of 280. We did not run the full
 size.
 """
