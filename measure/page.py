@@ -1,9 +1,10 @@
-"""How fast the page is in a browser: a key typed, a forward pass, and a character written.
+"""How fast the page is in a browser: first paint, a key typed, a forward pass, a character written.
 
     python measure/page.py
 
-Opens docs/index.html in Chromium, without a window. First the time from a key to the next paint,
-with all seven models awake and no row open. Then for each step: a forward pass over a whole
+Opens docs/index.html in Chromium, without a window. First the time from opening the page to its
+first paint, and from a key to the next paint, with all seven models awake: no row open, and rows of
+which the attention is shown. Then for each step: a forward pass over a whole
 context; a character while the context fills, with keys and values remembered; and one when it is
 full, which computes the whole context again, since its positions have moved. Medians of --rounds.
 Needs docs/requirements.txt and Chromium or Chrome.
@@ -52,6 +53,14 @@ KEY = """(text) => new Promise((done) => {
 })"""
 
 
+PAINT = "performance.getEntriesByName('first-contentful-paint')[0]?.startTime"
+
+
+def spread(times: list[float]) -> str:
+    """The median and the longest of some times."""
+    return f"median {statistics.median(times):.0f}, longest {max(times):.0f}"
+
+
 def main() -> None:
     """Time the models of the page, and print a row for each."""
     about, details = __doc__.split("\n", 1)
@@ -61,16 +70,27 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=21, help="of each measurement")
     rounds = parser.parse_args().rounds
     with browser() as chromium:
+        print(f"Chromium {chromium.version}, in ms")
+        for name in ("index.html", "beyond.html"):
+            paints = []
+            for _ in range(rounds):
+                page = chromium.new_page()
+                page.goto((DOCS / name).as_uri())
+                page.wait_for_function(f"{PAINT} !== undefined")
+                paints.append(page.evaluate(PAINT))
+                page.close()
+            print(f"{name}: first paint {spread(paints)}")
         page = chromium.new_page()
         page.goto((DOCS / "index.html").as_uri())
         page.evaluate("wake()")
         text = "To be, or not to be: that is the question"
-        keys = []
-        for n in range(1, len(text) + 1):
-            keys.append(page.evaluate(KEY, text[:n]))
-            page.wait_for_timeout(60)
-        print(f"Chromium {chromium.version}, in ms")
-        print(f"a key to the paint: median {statistics.median(keys):.0f}, most {max(keys):.0f}")
+        for row in (None, "02_self_attention", "06_residual_layernorm", "07_full_gpt"):
+            page.evaluate("(name) => name && unfold(name)", row)
+            keys = []
+            for n in range(1, len(text) + 1):
+                keys.append(page.evaluate(KEY, text[:n]))
+                page.wait_for_timeout(100)
+            print(f"a key to the paint, open row {row}: {spread(keys)}", flush=True)
         print(f"medians of {rounds}:")
         print(f"{'step':24}{'whole context':>16}{'a character':>16}{'context full':>16}")
         for name in page.evaluate("Object.keys(WEIGHTS)"):
