@@ -2,14 +2,16 @@
 
     python measure/losses.py
     python measure/losses.py 03_multihead 05_blocks
+    python measure/losses.py 03_multihead --experiments
     python measure/losses.py 03_multihead --flags "--n-head 8"
     python measure/losses.py 07_full_gpt --flags "--learning-rate 2e-3" --tuning
 
 Trains the steps of docs/source/steps.toml with the seeds 1337 to 1339, and once more with the flags
-that their docstrings tell a reader to try. The losses go to measure/results/losses.json, the models
-of seed 1337 to runs/measured/, from where docs/source/export.py takes them. With --flags the losses
-are printed and nothing is written. --tuning takes them over the last tenth of the training split,
-and the models learn from the rest of it: settings are chosen there. Each run has one thread.
+that their docstrings tell a reader to try; with --experiments only that. The losses go to
+measure/results/losses.json, the models of seed 1337 to runs/measured/, from where
+docs/source/export.py takes them. With --flags the losses are printed and nothing is written.
+--tuning takes them over the last tenth of the training split, and the models learn from the rest of
+it: settings are chosen there. Each run has one thread.
 """
 
 import argparse
@@ -156,32 +158,37 @@ def measure(args: argparse.Namespace, pool: concurrent.futures.Executor) -> None
     """Start all runs, then print and write each step's as soon as they are done."""
     jobs = {}
     for name in args.steps or STEPS:
-        tries = [args.flags]
-        if args.flags is None:
-            tries = ["", TABLE[name].get("try", "")]
-        for flags, seed in itertools.product(dict.fromkeys(tries), args.seeds):
+        tries = [args.flags or ""] * (not args.experiments)
+        if args.flags is None and "try" in TABLE[name]:
+            tries.append(TABLE[name]["try"])
+        for flags, seed in itertools.product(tries, args.seeds):
             jobs[name, flags, seed] = pool.submit(run, name, seed, flags.split(), args.tuning)
     for name in args.steps or STEPS:
-        runs = [jobs[name, args.flags or "", seed].result() for seed in args.seeds]
-        found = summary(runs)
-        print(name, args.flags or "", *found.values(), flush=True)
+        found = {}
+        for flags in dict.fromkeys(flags for one, flags, _ in jobs if one == name):
+            found[flags] = [jobs[name, flags, seed].result() for seed in args.seeds]
+            print(name, flags, *summary(found[flags]).values(), flush=True)
         if args.flags is not None:
             continue
-        first = runs[0]
-        step = {"date": datetime.date.today().isoformat(), "parameters": first["parameters"]}
-        step |= found | {"settings": first["settings"], "evaluations": first["evaluations"]}
-        for one in runs:
-            one["curve"] = [row[:3] for row in one.pop("evaluations")]
-        step["runs"] = [{key: one[key] for key in ("seed", "val_loss", "curve")} for one in runs]
-        if flags := TABLE[name].get("try"):
-            step["try"] = {"flags": flags} | summary(
-                [jobs[name, flags, s].result() for s in args.seeds]
-            )
-            print(name, flags, *list(step["try"].values())[1:], flush=True)
         old = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
-        steps = old.get("steps", {}) | {name: step}
+        steps = old.get("steps", {})
+        step = steps.get(name, {}) if args.experiments else measured(found[""])
+        if flags := TABLE[name].get("try"):
+            step["try"] = {"flags": flags} | summary(found[flags])
+        steps[name] = step
         steps = {key: steps[key] for key in TABLE if key in steps}
-        write({"machine": machine(), "steps": steps})
+        write({"machine": old["machine"] if args.experiments else machine(), "steps": steps})
+
+
+def measured(runs: list[dict]) -> dict:
+    """What is kept of the runs of a step, one for each seed."""
+    first = runs[0]
+    step = {"date": datetime.date.today().isoformat(), "parameters": first["parameters"]}
+    step |= summary(runs) | {"settings": first["settings"], "evaluations": first["evaluations"]}
+    for one in runs:
+        one["curve"] = [row[:3] for row in one["evaluations"]]
+    step["runs"] = [{key: one[key] for key in ("seed", "val_loss", "curve")} for one in runs]
+    return step
 
 
 def main() -> None:
@@ -192,12 +199,15 @@ def main() -> None:
     )
     parser.add_argument("steps", nargs="*", help="those to measure; all, where none is named")
     parser.add_argument("--flags", help="for the steps; the losses are printed and not kept")
+    parser.add_argument("--experiments", action="store_true", help="those of the docstrings alone")
     parser.add_argument("--tuning", action="store_true", help="on the last tenth of training")
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs side by side")
     args = parser.parse_args()
     if args.tuning and args.flags is None:
         parser.error("--tuning goes with --flags")
+    if args.experiments and args.flags is not None:
+        parser.error("--experiments has flags of its own")
     if unknown := set(args.steps) - set(STEPS):
         parser.error(f"no step {', '.join(sorted(unknown))}; there are {', '.join(STEPS)}")
     context = multiprocessing.get_context("spawn")
