@@ -1,16 +1,20 @@
-"""How long our lessons train to the loss of nanoGPT's recipe for CPUs.
+"""Val loss against seconds of training: our last lessons, nanoGPT, and the video's code.
 
     git clone https://github.com/karpathy/nanoGPT
-    python measure/race.py nanoGPT
-    python measure/race.py nanoGPT --tune
+    git clone https://github.com/karpathy/ng-video-lecture
+    python measure/race.py nanoGPT ng-video-lecture
+    python measure/race.py nanoGPT ng-video-lecture --tune
 
 Trains everybody in runs of several lengths; each length is a run of its own, whose learning rate
 ends with it. A loss is the mean of three seeds over the whole validation split, in nats per
 character. Its seconds are the number of optimiser steps times the median time of a step, without
-evaluations: steps are timed in turns, on all cores, so the runs themselves may go side by side. The
-figures go to measure/results/race.json. --tune prints the losses of nanoGPT after 1,000 steps with
-several learning rates over the last tenth of the training split, and the models learn from the rest
-of it. Needs a machine that does nothing else, for half an hour.
+evaluations. Steps are timed in turns, on all cores, so the runs themselves may go side by side,
+with a thread each. Prints a table in Markdown. The figures go to measure/results/race.json, where
+each machine keeps its own times; a loss that stands there is not measured again, unless with
+--anew. docs/source/build.py draws docs/race.svg from them.
+--tune prints the losses of nanoGPT after 1,000 steps with several learning rates over the last
+tenth of the training split, and the models learn from the rest of it.
+Needs a machine that does nothing else, for an hour.
 """
 
 import argparse
@@ -18,6 +22,7 @@ import concurrent.futures
 import json
 import multiprocessing
 import os
+import pickle
 import shutil
 import statistics
 import subprocess
@@ -25,7 +30,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from losses import RESULTS, ROOT, SEEDS, TABLE, machine, run, write
+import numpy as np
+from losses import RESULTS, ROOT, SEEDS, TABLE, machine, run, tuning_texts, write
+from video import LAPTOP, video_script
+from watch import token_corpus
 
 from common.data import TINY_SHAKESPEARE, read_text
 
@@ -43,27 +51,55 @@ RECIPE = {  # of nanoGPT's README for a CPU
 RATES = [2e-3, 4e-3, 8e-3]
 # Of RATES 2e-3 was worse with each seed, and 8e-3 gained less than the seeds differ: --tune.
 TUNED = {"learning_rate": 4e-3, "min_lr": 4e-4}
+TOKENS = 512  # the vocabulary of lesson 16
 RACE = {  # who runs, with which settings, for how many optimiser steps
+    "the video's code": ("video", {}, [500, 2000]),
     "nanoGPT's recipe": ("nanoGPT", {}, [2000]),
-    "nanoGPT, learning rate tuned": ("nanoGPT", TUNED, [2000]),
-    "lesson 15": ("15_cache", [], [200, 250, 1400]),
-    "lesson 15, float32": ("15_cache", ["--float32"], [200, 250]),
-    "lesson 16": ("16_tokens", [], [100, 150]),
-    "lesson 16, float32": ("16_tokens", ["--float32"], [100, 150]),
+    "nanoGPT, learning rate tuned": ("nanoGPT", TUNED, [500, 2000]),
+    "nanoGPT so, with our tokens": ("nanoGPT", TUNED | {"dataset": "tokens"}, [500, 2000]),
+    "lesson 15": ("15_cache", ["--float32"], [200, 1400]),
+    "lesson 15, bfloat16": ("15_cache", [], [200, 1400]),
+    "lesson 16": ("16_tokens", ["--float32"], [150, 600, 2000]),
+    "lesson 16, bfloat16": ("16_tokens", [], [150, 600, 2000]),
 }
 
 
-def nanogpt(folder: Path, settings: dict, steps: int, seed: int, threads: int) -> dict:
-    """What measure/watch.py sees of a run of nanoGPT."""
-    name = f"{seed}-{steps}-{settings.get('learning_rate')}-{threads}"
-    source = (folder / "train.py").read_text(encoding="utf-8")
+def prepare(nanogpt: Path, tuning: bool) -> None:
+    """Write the text for nanoGPT, as characters and as the tokens of lesson 16."""
+    texts = tuning_texts(TINY_SHAKESPEARE) if tuning else read_text(TINY_SHAKESPEARE)
+    for name, vocab_size in (("shakespeare_char", 0), ("tokens", TOKENS)):
+        corpus, folder = token_corpus(texts, vocab_size), nanogpt / "data" / name
+        folder.mkdir(exist_ok=True)
+        for split, tokens in corpus.splits.items():
+            tokens.numpy().astype(np.uint16).tofile(folder / f"{split}.bin")
+        meta = {"vocab_size": corpus.tokenizer.vocab_size}
+        (folder / "meta.pkl").write_bytes(pickle.dumps(meta))
+
+
+def others(folder: Path, name: str, steps: int, seed: int, threads: int, rates: dict) -> dict:
+    """What measure/watch.py sees of a run of nanoGPT or of the video's code."""
+    who, settings, _ = RACE[name]
+    run_name = f"{len(name)}-{seed}-{steps}-{threads}-{rates.get('learning_rate')}"
+    words: list[object] = ["--loss", RECIPE["block_size"], f"{run_name}.json", f"{run_name}.py"]
+    if who == "video":
+        shape = LAPTOP | {"max_iters": steps, "eval_interval": steps, "eval_iters": 1}
+        source = video_script(folder / "video", "07_full_gpt", shape)
+        source = source.replace("max_new_tokens=500", "max_new_tokens=1")
+        folder /= "video"
+        shutil.copy(TINY_SHAKESPEARE, folder / "input.txt")
+    else:
+        folder /= "nanoGPT"
+        source = (folder / "train.py").read_text(encoding="utf-8")
+        length = {"max_iters": steps, "lr_decay_iters": steps, "out_dir": run_name}
+        flags = RECIPE | length | {"eval_interval": sys.maxsize, "eval_iters": 1} | settings | rates
+        words += ["config/train_shakespeare_char.py", *(f"--{k}={v}" for k, v in flags.items())]
+        if "dataset" in settings:
+            words = ["--vocab-size", TOKENS, *words]
+        if rates:
+            words = ["--tuning", *words]
     seeded = source.replace("manual_seed(1337", f"manual_seed({seed}")
-    (folder / f"{name}.py").write_text(seeded, encoding="utf-8")
-    length = {"max_iters": steps, "lr_decay_iters": steps, "out_dir": name}
-    flags = RECIPE | length | {"eval_interval": sys.maxsize, "eval_iters": 1} | settings
-    words = ["config/train_shakespeare_char.py", *(f"--{k}={v}" for k, v in flags.items())]
-    loss = ["--loss", RECIPE["block_size"], "--text", "data/shakespeare_char/input.txt"]
-    return watch(folder, threads, *loss, f"{name}.json", f"{name}.py", *words)
+    (folder / f"{run_name}.py").write_text(seeded, encoding="utf-8")
+    return watch(folder, threads, *words)
 
 
 def lesson(folder: Path, name: str, flags: list[str], steps: int) -> dict:
@@ -88,10 +124,27 @@ def watch(folder: Path, threads: int, *words: object) -> dict:
 def train(name: str, folder: Path, steps: int, seed: int) -> float:
     """The val loss after a run."""
     who, settings, _ = RACE[name]
-    if who == "nanoGPT":
-        return nanogpt(folder, settings, steps, seed, 1)["val_loss"]
+    if who in ("video", "nanoGPT"):
+        return others(folder, name, steps, seed, 1, {})["val_loss"]
     flags = ["--size", "laptop", "--device", "cpu", "--max-iters", str(steps), *settings]
     return run(who, seed, [*flags, "--eval-interval", str(steps)])["val_loss"]
+
+
+def milliseconds(name: str, folder: Path) -> float:
+    """The median time of an optimiser step, on all cores."""
+    who, settings, _ = RACE[name]
+    if who in ("video", "nanoGPT"):
+        return others(folder, name, 40, SEEDS[0], os.cpu_count(), {})["ms"]
+    return lesson(folder, who, settings, 40)["ms"]
+
+
+def tune(folder: Path, pool: concurrent.futures.Executor) -> None:
+    """Print the losses of nanoGPT with several learning rates, on the tuning split."""
+    for name in ("nanoGPT, learning rate tuned", "nanoGPT so, with our tokens"):
+        for rate in RATES:
+            rates = {"learning_rate": rate, "min_lr": rate / 10}
+            runs = [pool.submit(others, folder, name, 1000, seed, 1, rates) for seed in SEEDS]
+            print(name, rate, *(one.result()["val_loss"] for one in runs), flush=True)
 
 
 def main() -> None:
@@ -101,57 +154,56 @@ def main() -> None:
         description=about, epilog=details, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("nanogpt", type=Path, help="a clone of karpathy/nanoGPT")
+    parser.add_argument("video", type=Path, help="a clone of karpathy/ng-video-lecture")
     parser.add_argument("--rounds", type=int, default=5, help="turns for the time of a step")
+    parser.add_argument("--anew", action="store_true", help="measure the known losses again, too")
     parser.add_argument("--tune", action="store_true", help="learning rates for nanoGPT")
     args = parser.parse_args()
-    if not (args.nanogpt / "train.py").is_file():
-        parser.error(f"{args.nanogpt} has no train.py: it is no clone of nanoGPT")
+    for clone, file in ((args.nanogpt, "train.py"), (args.video, "gpt.py")):
+        if not (clone / file).is_file():
+            parser.error(f"{clone} has no {file}: it is not the clone it should be")
+    built = machine()["avx512_bf16"]
+    names = [name for name in RACE if built or not name.endswith("bfloat16")]
     context = multiprocessing.get_context("spawn")
     with (
         tempfile.TemporaryDirectory() as temporary,
         concurrent.futures.ProcessPoolExecutor(os.cpu_count(), context) as pool,
     ):
-        folder = Path(temporary) / "nanoGPT"
-        shutil.copytree(args.nanogpt, folder)
-        data = folder / "data" / "shakespeare_char"
-        texts = read_text(TINY_SHAKESPEARE)  # the last tenth of what is written is held out
-        text = texts["train"] if args.tune else texts["train"] + texts["val"]
-        (data / "input.txt").write_text(text, encoding="utf-8")
-        subprocess.run([sys.executable, "prepare.py"], cwd=data, check=True, capture_output=True)
+        folder = Path(temporary)
+        shutil.copytree(args.nanogpt, folder / "nanoGPT")
+        shutil.copytree(args.video, folder / "video")
+        prepare(folder / "nanoGPT", args.tune)
         if args.tune:
-            for rate in RATES:
-                settings = {"learning_rate": rate, "min_lr": rate / 10}
-                runs = [pool.submit(nanogpt, folder, settings, 1000, s, 1) for s in SEEDS]
-                print(rate, *(one.result()["val_loss"] for one in runs), flush=True)
-            return
-        ms: dict[str, list[float]] = {name: [] for name in RACE}
+            return tune(folder, pool)
+        turns: dict[str, list[float]] = {name: [] for name in names}
         for _ in range(args.rounds):
-            for name, (who, settings, _) in RACE.items():
-                if who == "nanoGPT":
-                    seen = nanogpt(folder, settings, 40, SEEDS[0], os.cpu_count())
-                else:
-                    seen = lesson(folder, who, settings, 40)
-                ms[name].append(seen["ms"])
+            for name in names:
+                turns[name].append(milliseconds(name, folder))
+        found = json.loads(FOUND.read_text(encoding="utf-8"))
+        times = [one for one in found["times"] if one["machine"] != machine()]
+        found["times"] = [{"machine": machine(), "ms": turns}, *times]
+        losses = found["losses"]
         runs = {
-            (name, steps, seed): pool.submit(train, name, folder, steps, seed)
-            for name in RACE
+            (name, steps): [pool.submit(train, name, folder, steps, seed) for seed in SEEDS]
+            for name in names
             for steps in RACE[name][2]
-            for seed in SEEDS
+            if args.anew or str(steps) not in losses.get(name, {})
         }
-        found = {"machine": machine(), "race": {}}
         print("| | ms a step (lowest to highest) | steps | seconds | val loss | seed by seed |")
         print("| --- | --- | --- | --- | --- | --- |")
-        for name, turns in ms.items():
-            points, step = [], statistics.median(turns)
+        for name in names:
+            ms = statistics.median(turns[name])
             for steps in RACE[name][2]:
-                losses = [runs[name, steps, seed].result() for seed in SEEDS]
-                points.append([steps, round(steps * step / 1000, 1), *losses])
-                spread = f"{step:.0f} ({min(turns):.0f} to {max(turns):.0f})"
-                seeds = ", ".join(f"{loss:.3f}" for loss in losses)
-                cells = [name, spread, *points[-1][:2], f"{statistics.mean(losses):.3f}", seeds]
+                if (name, steps) in runs:
+                    rows = losses.setdefault(name, {})
+                    rows[str(steps)] = [one.result() for one in runs[name, steps]]
+                    write(found, FOUND)
+                kept = losses[name][str(steps)]
+                spread = f"{ms:.0f} ({min(turns[name]):.0f} to {max(turns[name]):.0f})"
+                seeds = ", ".join(f"{loss:.3f}" for loss in kept)
+                cells = [name, spread, f"{steps:,}", round(steps * ms / 1000)]
+                cells += [f"{statistics.mean(kept):.3f}", seeds]
                 print("| " + " | ".join(map(str, cells)) + " |", flush=True)
-            found["race"][name] = {"ms": sorted(turns), "steps, seconds, val losses": points}
-        write(found, FOUND)
 
 
 if __name__ == "__main__":

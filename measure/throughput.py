@@ -3,17 +3,20 @@
     python measure/throughput.py 07_full_gpt
     python measure/throughput.py 07_full_gpt 08_batched_heads --flags "--size laptop"
     python measure/throughput.py 14_muon 15_cache --flags "--size full" --steps 0
+    python measure/throughput.py 09_fast 10_schedule --flags "--size laptop --float32" --keep
 
 Names are those of docs/source/steps.toml. All scripts run with the same flags. What is timed is the
 script's own train, without its evaluations, and its own generate, from a full context. The scripts
 take turns, A B A B ..., and each is compared with the first one turn by turn, so that a machine
 whose speed drifts is fair to all. The table gives medians, and in brackets the quartiles of the
-ratios. Needs a machine that does nothing else.
+ratios. With --keep the milliseconds of a step go to measure/results/times.json, from where the page
+takes them. Needs a machine that does nothing else.
 """
 
 import argparse
 import contextlib
 import io
+import json
 import statistics
 import sys
 import time
@@ -23,7 +26,7 @@ import torch
 from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from losses import TABLE, load
+from losses import RESULTS, TABLE, load, machine, write
 
 WARM_UP = 2  # optimiser steps of a turn before the clock starts
 
@@ -96,6 +99,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=20, help="turns of each")
     parser.add_argument("--steps", type=int, default=10, help="in a turn; 0: sample only")
     parser.add_argument("--tokens", type=int, default=40, help="sampled in a turn")
+    parser.add_argument(
+        "--keep", action="store_true", help="write the times of a step for the page"
+    )
     args = parser.parse_args()
     flags = args.flags.split()
     contestants = [Contestant(name, flags, args.steps) for name in args.scripts]
@@ -120,6 +126,12 @@ def main() -> None:
         cells += [f"{1 / statistics.median(one.sampling[1:]):,.0f}"]
         cells += [ratio(first.sampling[1:], one.sampling[1:])]
         print("| " + " | ".join(cells) + " |")
+    if args.keep:
+        path = RESULTS.with_name("times.json")
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        ms = {one.name: round(1e3 * statistics.median(one.training[1:])) for one in contestants}
+        kept["float32" if "--float32" in flags else "default"] = {"machine": machine(), "ms": ms}
+        write(kept, path)
 
 
 if __name__ == "__main__":

@@ -6,8 +6,8 @@
 Runs the script as it is, with its flags. found.json then has the number of its optimiser steps, the
 bytes of the parameters that these move, and the median milliseconds from the end of one step to the
 end of the next, which an evaluation now and then does not change. With --loss it also has the loss
-of its model over the whole validation split of Tiny Shakespeare, in windows of so many characters,
-or of another --text.
+of its model over the whole validation split of Tiny Shakespeare, in windows of so many tokens; with
+--tuning over the last tenth of the training split. With --vocab-size the tokens are lesson 16's.
 """
 
 import argparse
@@ -22,11 +22,19 @@ import time
 from pathlib import Path
 
 import torch
-from losses import loss_of_split
+from losses import load, loss_of_split, tuning_texts
 from torch import nn
 from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
 
-from common.data import TINY_SHAKESPEARE, load_corpus
+from common.data import TINY_SHAKESPEARE, CharTokenizer, Corpus, read_text
+
+
+def token_corpus(texts: dict[str, str], vocab_size: int) -> Corpus:
+    """The texts as tokens of lesson 16, or as characters where vocab_size is not above theirs."""
+    step = load("16_tokens")
+    chars = CharTokenizer(texts["train"] + texts["val"]).chars
+    tokenizer = step.PairTokenizer(chars, step.learn_merges(texts["train"], chars, vocab_size))
+    return Corpus(texts, tokenizer, torch.device("cpu"), seed=0)
 
 
 def main() -> None:
@@ -38,8 +46,9 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--loss", type=int, metavar="T", help="characters in a window")
-    parser.add_argument("--text", type=Path, default=TINY_SHAKESPEARE, help="for --loss")
+    parser.add_argument("--loss", type=int, metavar="T", help="tokens in a window")
+    parser.add_argument("--tuning", action="store_true", help="for --loss, another split")
+    parser.add_argument("--vocab-size", type=int, default=0, help="for --loss, lesson 16's tokens")
     parser.add_argument("output", type=Path, help="where the figures go, as JSON")
     parser.add_argument("script", help="what to run, and its flags")
     args, flags = parser.parse_known_args()
@@ -66,8 +75,9 @@ def main() -> None:
     found = {"steps": len(ends), "ms": round(1000 * statistics.median(times), 2)}
     found["bytes"] = sum(p.nbytes for group in groups for p in group["params"])
     if args.loss:
-        device = next(models[0].parameters()).device
-        corpus = load_corpus(args.text, device, seed=0)
+        texts = tuning_texts(TINY_SHAKESPEARE) if args.tuning else read_text(TINY_SHAKESPEARE)
+        corpus, device = token_corpus(texts, args.vocab_size), next(models[0].parameters()).device
+        corpus.splits["val"] = corpus.splits["val"].to(device)
         found["val_loss"] = round(loss_of_split(models[0], corpus, args.loss), 4)
     args.output.write_text(json.dumps(found) + "\n", encoding="utf-8")
 

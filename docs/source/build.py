@@ -375,6 +375,7 @@ def live(steps: list[dict], chosen: dict) -> dict:
         "made_from": {name: entry["made_from"] for name, entry in weights.items()},
         "window": {"chars": kept["chars"], "x": x, "y": y, "text": text},
         "line": chosen["line"],
+        "next": chosen["next"],
         "means": chosen["means"],
         "heads": {
             name: {
@@ -393,21 +394,21 @@ def live(steps: list[dict], chosen: dict) -> dict:
 def head_name(config: dict, i: int) -> str:
     """What a head is called, as the page calls it."""
     heads = config.get("n_head", 1)
-    layer = f"layer {i // heads + 1}, " if "n_layer" in config else ""
-    return f"{layer}head {i % heads + 1}"
+    block = f"block {i // heads + 1}, " if "n_layer" in config else ""
+    return f"{block}head {i % heads + 1}"
 
 
-def read_results(names: list[str]) -> tuple[dict, dict]:
-    """The losses and the gradients; what was not measured ends the program."""
+def read_results(names: list[str]) -> tuple[dict, dict, dict]:
+    """The losses, the gradients and the times of a step; what was not measured ends the program."""
     found = []
-    for name in ("losses", "gradients"):
+    for name in ("losses", "gradients", "times"):
         path = RESULTS / f"{name}.json"
         if not path.exists():
-            sys.exit(f"{path} is missing: run python measure/{name}.py")
+            sys.exit(f"{path} is missing: measure/README.md says what makes it")
         found.append(json.loads(path.read_text(encoding="utf-8")))
     if missing := [name for name in names if name not in found[0]["steps"]]:
         sys.exit(f"not measured: run python measure/losses.py {' '.join(missing)}")
-    return found[0], found[1]
+    return tuple(found)
 
 
 def read_steps(table: dict, results: dict, idea: Callable[[str], str]) -> list[dict]:
@@ -458,7 +459,9 @@ def build() -> dict[Path, str]:
     """Every file that comes from the scripts and the results, with its text."""
     table = tomllib.loads((SOURCE / "steps.toml").read_text(encoding="utf-8"))
     kinds = ("step", "lesson")
-    results, gradients = read_results([n for n, row in table.items() if row["kind"] in kinds])
+    results, gradients, times = read_results(
+        [n for n, row in table.items() if row["kind"] in kinds]
+    )
     chosen = json.loads((SOURCE / "chosen.json").read_text(encoding="utf-8"))
     environment = Environment(
         loader=FileSystemLoader(SOURCE), autoescape=True, undefined=StrictUndefined,
@@ -486,6 +489,7 @@ def build() -> dict[Path, str]:
         pages[page] = environment.get_template("page.html.jinja").render(
             page=page,
             results=results,
+            times=times,
             dates=" to ".join(dict.fromkeys((days[0], days[-1]))),
             steps=by_kind["step"],
             lessons=by_kind["lesson"],

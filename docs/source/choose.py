@@ -157,7 +157,13 @@ def main() -> None:
         for name, model in models.items()
         if name != STEPS[0]
     }
-    kept = {"line": line, "means": means, "losses": [round(x, 3) for x in lost.tolist()]}
+    after = text.split("\n" + line)[1].split("\n")[0]  # the rest of that line
+    kept = {
+        "line": line,
+        "next": after,
+        "means": means,
+        "losses": [round(x, 3) for x in lost.tolist()],
+    }
     lesson = importlib.import_module("beyond.16_tokens")
     size = lesson.parse_args(["--size", "laptop"]).vocab_size
     merges = lesson.learn_merges(texts["train"], tokenizer.chars, size)

@@ -155,6 +155,9 @@ function switchedLoss(name) {
   return { former: loss(original(name), !one.masked), now: loss(one) };
 }
 
+const UNTRAINED = "The model is not trained again: it goes on as if nothing was missing. So it can do worse than an even guess, 4.17.";
+const UNMASKED = "The heads never saw the future in training and do not know what to do with it. Trained without a mask, they would copy the next letter.";
+
 function drawSwitches(name, chosen) {
   const { n_layer } = WEIGHTS[name].config;
   const off = new Set((state.off[name] ?? "").split(".").filter(Boolean));
@@ -189,6 +192,7 @@ function drawSwitches(name, chosen) {
     ? make("p", { role: "status" }, "Loss of your line: ", value, `.${pieces}`)
     : make("p", { role: "status" }, "Loss of your line: ", make("output", { class: "now" }, former.toFixed(2)), ". All parts work.");
   box.append(words);
+  if (off.size) box.append(said(off.has("mask") ? UNMASKED : UNTRAINED));
   return box;
 }
 
@@ -199,7 +203,7 @@ function headName(name, i) {
   const { n_layer, n_head } = WEIGHTS[name].config;
   if (!n_head) return "the head";
   if (!n_layer) return `head ${i + 1}`;
-  return `layer ${1 + Math.floor(i / n_head)}, head ${1 + (i % n_head)}`;
+  return `block ${1 + Math.floor(i / n_head)}, head ${1 + (i % n_head)}`;
 }
 
 /* Numbers as bars, up and down from a line. */
@@ -223,9 +227,11 @@ function whichFirst(name) {
   const share = (x) => `${Math.round(100 * x)} %`;
   if (heads.length === 1) {
     const [itself, one] = heads[0].back;
-    return `Measured on the validation split: ${share(itself)} of its weight stays on the character itself, ${share(one)} goes one back.`;
+    return `On average over the validation split, ${share(itself)} of its weight stays on the character itself, and ${share(one)} goes one back.`;
   }
-  const first = `Look at ${headName(name, back)} first: ${share(heads[back].back[1])} of its weight goes one character back, more than in any other head.`;
+  const most = heads[back].back[1];
+  if (most < 0.4) return `On average over the validation split, no head has more than ${share(most)} of its weight one character back.`;
+  const first = `Look at ${headName(name, back)} first: on average over the validation split, ${share(most)} of its weight goes one character back, more than in any other head.`;
   if (spaces === back) return first;
   return `${first} Then ${headName(name, spaces)}: ${share(heads[spaces].spaces)} goes to spaces and line breaks; an even look would give them ${share(even)}.`;
 }
@@ -245,12 +251,13 @@ function drawHeads({ name, inside }) {
   else parts.push(said(whichFirst(name)));
   if (heads[h]) {
     const { weights } = heads[h];
-    const key = `${name} ${h} ${window} ${state.off[name]}`;
+    const key = `${name} ${h} ${window}`;
     if (cell.key !== key) {
       cell.key = key;
       cell.t = n - 1;
       cell.s = weights[n - 1].indexOf(Math.max(...weights[n - 1]));
     }
+    cell.s = Math.min(cell.s, weights[cell.t].length - 1); // with the mask on again
     const { t } = cell;
     const looks = likeliest(weights[t], 2).filter(([, w]) => w >= 0.01).map(([u, w]) => {
       const far = u === t ? " itself" : t - u === 1 ? ", one back" : u > t ? `, ${u - t} ahead` : `, ${t - u} back`;
@@ -264,10 +271,10 @@ function drawHeads({ name, inside }) {
     parts.push(said("This head's block is skipped."), drawSwitches(name, h));
   }
   inside.replaceChildren(...parts);
-  if (held) inside.querySelector(`[data-keep="${held}"]`)?.focus({ preventScroll: true });
+  if (held) inside.querySelector(`[data-keep="${held}"]`)?.focus({ preventScroll: true, focusVisible: byKey });
 }
 
-/* The heads, small: a row of pictures for each layer. */
+/* The heads, small: a row of pictures for each block. */
 function drawThumbs(name, heads, chosen, n) {
   const { n_layer = 1, n_head } = WEIGHTS[name].config;
   const box = make("fieldset", { class: "heads-of" }, make("legend", { class: "said" }, whichFirst(name)));
@@ -292,7 +299,7 @@ function drawThumbs(name, heads, chosen, n) {
       });
       set.append(thumb);
     }
-    box.append(make("div", {}, n_layer > 1 ? make("span", {}, `layer ${layer + 1}`) : "", set));
+    box.append(make("div", {}, n_layer > 1 ? make("span", {}, `block ${layer + 1}`) : "", set));
   }
   return box;
 }
@@ -330,7 +337,7 @@ function drawTriangle(name, { weights }, window, h) {
     row.forEach((w, u) => {
       const where = { x: left + size * u + gap, y: y + gap, width: size - 2 * gap, height: size - 2 * gap };
       svg.append(shape("rect", { class: "cell", ...where, "fill-opacity": (0.05 + 0.95 * w).toFixed(3), "data-t": v, "data-s": u }));
-      if (size >= 30) svg.append(shape("text", { class: `pct${w > 0.5 ? " on" : ""}`, x: x(u), y: y + size / 2 + 4 }, percent(w)));
+      if (size >= 30) svg.append(shape("text", { class: `pct${w > 0.7 ? " on" : ""}`, x: x(u), y: y + size / 2 + 4 }, percent(w)));
     });
     for (let u = row.length; u < n && size > 20; u++) {
       svg.append(shape("circle", { class: "masked", cx: x(u), cy: y + size / 2, r: 1.2 }));
@@ -343,7 +350,11 @@ function drawTriangle(name, { weights }, window, h) {
     drawInside();
   };
   svg.addEventListener("click", ({ target }) => {
-    if (target.dataset.t) open(Number(target.dataset.t), Number(target.dataset.s));
+    if (!target.dataset.t) return;
+    const row = Number(target.dataset.t);
+    // A thumb is wider than such a cell: it chooses the row, and there the largest weight.
+    const thumb = size < 20 && matchMedia("(pointer: coarse)").matches;
+    open(row, thumb ? weights[row].indexOf(Math.max(...weights[row])) : Number(target.dataset.s));
   });
   svg.addEventListener("keydown", (event) => {
     const by = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key];
@@ -382,7 +393,7 @@ function drawCell({ q, k, v, out, weights }, window) {
     make("td", {}, fixed(odds[u])),
     make("td", { class: "share", "--p": weights[t][u] }, make("i")),
     make("td", {}, `${percent(weights[t][u])} %`),
-    make("td", { class: "v", style: `opacity:${0.25 + 0.75 * weights[t][u]}` }, bars([...v[u]], { tall: 20, step, scale: most }))));
+    make("td", { class: "v", style: `opacity:${0.5 + 0.5 * weights[t][u]}` }, bars([...v[u]], { tall: 20, step, scale: most }))));
   if (few.length < n) {
     const rest = total - few.reduce((a, u) => a + odds[u], 0);
     body.push(make("tr", {}, make("th", { scope: "row" }, `${n - few.length} more`), make("td"), make("td", {}, fixed(rest))));

@@ -190,6 +190,7 @@ function drawLoss(row, reads) {
   row.mean = reads ? mean(reads.losses) : null;
   row.output.textContent = row.mean === null ? "–" : row.mean.toFixed(2);
   const loss = reads && state.preview !== null ? reads.losses[here()] : null;
+  row.row.classList.toggle("off-part", Boolean(state.off[row.name]));
   let said = "";
   if (loss) said = `${quoted(idx()[here()])} alone ${loss.toFixed(2)}`;
   else if (state.off[row.name]) said = "with a part off";
@@ -286,7 +287,12 @@ function spotOf(target) {
   return i < 0 ? null : i;
 }
 
+/* Whether a key was used last: then what has the focus gets a frame. */
+let byKey = false;
+
 function listen() {
+  addEventListener("keydown", () => (byKey = true), true);
+  addEventListener("pointerdown", () => (byKey = false), true);
   field.addEventListener("input", () => {
     halt(true);
     take(field.value);
@@ -334,7 +340,12 @@ function listen() {
     if (writing) halt();
     else write();
   });
-  addEventListener("hashchange", () => restore() && scrollTo({ top: 0, behavior: "instant" }));
+  addEventListener("hashchange", () => {
+    if (!restore()) return;
+    const open = state.open && rows.find(({ name }) => name === state.open).item;
+    const to = (state.off[state.open] && open.querySelector(".switches")) || open || $("#race-title");
+    to.scrollIntoView({ block: to === open ? "start" : "center", behavior: "instant" });
+  });
 }
 
 /* Open a row, and close the one that was open. What was clicked stays where it is. */
