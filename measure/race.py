@@ -53,10 +53,10 @@ RATES = [2e-3, 4e-3, 8e-3]
 TUNED = {"learning_rate": 4e-3, "min_lr": 4e-4}
 TOKENS = 512  # the vocabulary of lesson 16
 RACE = {  # who runs, with which settings, for how many optimiser steps
-    "the video's code": ("video", {}, [500, 2000]),
+    "the video's code": ("video", {}, [2000]),
     "nanoGPT's recipe": ("nanoGPT", {}, [2000]),
-    "nanoGPT, learning rate tuned": ("nanoGPT", TUNED, [500, 2000]),
-    "nanoGPT so, with our tokens": ("nanoGPT", TUNED | {"dataset": "tokens"}, [500, 2000]),
+    "nanoGPT, learning rate tuned": ("nanoGPT", TUNED, [2000]),
+    "nanoGPT so, with our tokens": ("nanoGPT", TUNED | {"dataset": "tokens"}, [2000]),
     "lesson 15": ("15_cache", ["--float32"], [200, 1400]),
     "lesson 15, bfloat16": ("15_cache", [], [200, 1400]),
     "lesson 16": ("16_tokens", ["--float32"], [150, 600, 2000]),

@@ -75,7 +75,8 @@ def main() -> None:
                 cells = [*row, f"{statistics.mean(losses):.3f}", seeds]
                 print("| " + " | ".join(map(str, cells)) + " |", flush=True)
     if not args.tuning:
-        found = {"machine": machine(), "seconds, tokens, ms, steps, mean, each seed": rows}
+        columns = "seconds, tokens, ms a step, steps, mean val loss, that of each seed"
+        found = {"machine": machine(), "columns": columns, "rows": rows}
         write(found, RESULTS.with_name("vocabulary.json"))
 
 

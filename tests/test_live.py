@@ -229,6 +229,9 @@ def test_an_opened_cell_shows_the_numbers_of_the_tensors(open_page):
         ratio = found / found.max() - expected.abs() / expected.abs().max()
         assert ratio.abs().max() < 0.1
     torch.testing.assert_close(scores.softmax(dim=0) @ v[:6], kept["out"][5])
+    opened = page.locator("#row-6 .two h2").inner_text().split(":")[0]
+    page.locator("#row-6 .switches input").nth(2).check()  # no positions, for the same cell
+    assert page.locator("#row-6 .two h2").inner_text().split(":")[0] == opened
 
 
 # --- What a page shows ---
@@ -346,6 +349,7 @@ def test_the_address_holds_the_moment(open_page):
     page.locator("#row-3 .c").nth(2).click()
     page.locator("#row-5 .name").click()
     page.locator("#row-5 .thumb").nth(7).click()
+    page.locator("#row-5 [data-t='6'][data-s='2']").click()
     page.locator("#row-5 .switches input").nth(1).check()
     page.locator("#temperature").fill("0.5")
     page.wait_for_timeout(500)
@@ -360,7 +364,14 @@ def test_the_address_holds_the_moment(open_page):
     for link in again.locator("a[href*='step=']").all():  # a step's "try it" opens its row
         again.goto(PAGE.as_uri() + link.get_attribute("href"))
         number = link.get_attribute("href").split("step=")[1][0]
-        again.locator(f"#in-{number}").wait_for()
+        inside = again.locator(f"#in-{number}")
+        inside.wait_for()
+        shown = again.locator(
+            f"#in-{number} .switches" if "off=" in again.url else f"#row-{number} .row"
+        )
+        if number != "7":  # which waits for its weights
+            middle = shown.evaluate("(e) => e.getBoundingClientRect().top + e.offsetHeight / 2")
+            assert 0 < middle < again.viewport_size["height"]
 
 
 def test_a_position_is_chosen_by_pointer_and_keys(page):

@@ -1,11 +1,12 @@
-"""Makes the pages, docs/index.html and docs/beyond.html, and two parts of the READMEs.
+"""Makes the pages, docs/index.html and docs/beyond.html, and parts of the READMEs.
 
     python docs/source/build.py
 
-The two parts are the picture docs/ladder.svg and the table of losses in measure/README.md. What
-goes in: the scripts, the table of them (steps.toml), the figures in measure/results/, the weights
-that export.py has packed, and the templates, styles and scripts in this folder. The same input
-gives the same output, to the byte. Needs docs/requirements.txt, and git, whose diffs it shows.
+The parts are the pictures docs/ladder.svg and docs/race.svg, and the table of losses in
+measure/README.md. What goes in: the scripts, the table of them (steps.toml), the figures in
+measure/results/, the weights that export.py has packed, and the templates, styles and scripts in
+this folder. The same input gives the same output, to the byte. Needs docs/requirements.txt, and
+git, whose diffs it shows.
 """
 
 import argparse
@@ -13,7 +14,9 @@ import ast
 import html
 import itertools
 import json
+import math
 import re
+import statistics
 import subprocess
 import sys
 import tomllib
@@ -77,12 +80,58 @@ def ladder(steps: list[dict], linked: bool = False) -> str:
     return f'<svg viewBox="0 0 900 {height}" class="ladder">\n' + "\n".join(parts) + "\n</svg>"
 
 
+def seconds_figure(found: dict) -> str:
+    """Val loss against seconds of training on the machine that raced last, 900 units wide."""
+    ms = {name: statistics.median(times) for name, times in found["times"][0]["ms"].items()}
+    who = {
+        name: [(int(n) * ms[name] / 1000, statistics.mean(seeds)) for n, seeds in rows.items()]
+        for name, rows in found["losses"].items()
+        if name in ms
+    }
+    ends = sorted(seconds for points in who.values() for seconds, _ in points)
+    low = min(loss for points in who.values() for _, loss in points) - 0.05
+
+    def x(seconds: float) -> float:
+        return 60 + 560 * math.log(seconds / ends[0] * 1.2) / math.log(ends[-1] / ends[0] * 1.2)
+
+    def y(loss: float) -> float:
+        return 30 + 330 * (2 - loss) / (2 - low)
+
+    parts = ['<text class="muted" x="8" y="18">val loss</text>']
+    parts.append('<text class="muted" x="340" y="405" text-anchor="middle">seconds</text>')
+    for tenth in range(math.ceil(10 * low), 21):
+        at = f"{y(tenth / 10):.1f}"
+        parts.append(f'<line class="grid" x1="60" y1="{at}" x2="620" y2="{at}"/>')
+        parts.append(f'<text class="muted" x="26" y="{at}" dy="5">{tenth / 10}</text>')
+    for seconds in (10, 20, 50, 100, 200, 500):
+        if ends[0] / 1.2 <= seconds <= ends[-1]:
+            at = f"{x(seconds):.1f}"
+            parts.append(
+                f'<text class="muted" x="{at}" y="382" text-anchor="middle">{seconds}</text>'
+            )
+    labels = apart([y(points[-1][1]) for points in who.values()], 19)
+    for (name, points), height in zip(who.items(), labels, strict=True):
+        kind = "ours" if name.startswith("lesson") else "muted"
+        places = [(f"{x(seconds):.1f}", f"{y(loss):.1f}") for seconds, loss in points]
+        line = " ".join(map(",".join, places))
+        parts.append(f'<polyline class="{kind}" points="{line}"/>')
+        parts += [f'<circle class="{kind}" cx="{cx}" cy="{cy}" r="5"/>' for cx, cy in places]
+        end = f'<line class="grid" x1="{places[-1][0]}" y1="{places[-1][1]}" x2="636"'
+        parts.append(f'{end} y2="{height:.1f}"/>')
+        parts.append(
+            f'<text class="{kind}" x="640" y="{height + 5:.1f}">{html.escape(name)}</text>'
+        )
+    return '<svg viewBox="0 0 900 414">\n' + "\n".join(parts) + "\n</svg>"
+
+
 def alone(picture: str) -> str:
-    """The ladder as a file by itself, with a style of its own, on white paper."""
+    """A picture as a file by itself, with a style of its own, on white paper."""
     style = (
         "text { font: 15px sans-serif; fill: #1f2328 } .muted { fill: #57606a } "
         ".sample { font: 13px monospace; white-space: pre } circle { fill: #1f2328 } "
-        "line { stroke: #57606a; stroke-width: 2 } .accent { stroke: #b3400a }"
+        "line { stroke: #57606a; stroke-width: 2 } .accent { stroke: #b3400a } "
+        ".grid { stroke: #d0d7de; stroke-width: 1 } circle.muted { fill: #8c959f } "
+        "polyline { fill: none; stroke: #1f2328; stroke-width: 2 }"
     )
     head, rest = picture.split("\n", 1)
     head = head.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ')
@@ -398,17 +447,17 @@ def head_name(config: dict, i: int) -> str:
     return f"{block}head {i % heads + 1}"
 
 
-def read_results(names: list[str]) -> tuple[dict, dict, dict]:
-    """The losses, the gradients and the times of a step; what was not measured ends the program."""
+def read_results(names: list[str]) -> list[dict]:
+    """What was measured, file by file; what was not measured ends the program."""
     found = []
-    for name in ("losses", "gradients", "times"):
+    for name in ("losses", "gradients", "times", "race", "vocabulary"):
         path = RESULTS / f"{name}.json"
         if not path.exists():
             sys.exit(f"{path} is missing: measure/README.md says what makes it")
         found.append(json.loads(path.read_text(encoding="utf-8")))
     if missing := [name for name in names if name not in found[0]["steps"]]:
         sys.exit(f"not measured: run python measure/losses.py {' '.join(missing)}")
-    return tuple(found)
+    return found
 
 
 def read_steps(table: dict, results: dict, idea: Callable[[str], str]) -> list[dict]:
@@ -459,7 +508,7 @@ def build() -> dict[Path, str]:
     """Every file that comes from the scripts and the results, with its text."""
     table = tomllib.loads((SOURCE / "steps.toml").read_text(encoding="utf-8"))
     kinds = ("step", "lesson")
-    results, gradients, times = read_results(
+    results, gradients, times, raced, vocabulary = read_results(
         [n for n, row in table.items() if row["kind"] in kinds]
     )
     chosen = json.loads((SOURCE / "chosen.json").read_text(encoding="utf-8"))
@@ -490,6 +539,7 @@ def build() -> dict[Path, str]:
             page=page,
             results=results,
             times=times,
+            vocabulary=vocabulary,
             dates=" to ".join(dict.fromkeys((days[0], days[-1]))),
             steps=by_kind["step"],
             lessons=by_kind["lesson"],
@@ -508,6 +558,7 @@ def build() -> dict[Path, str]:
     return {
         **{DOCS / page: text + "\n" for page, text in pages.items()},
         DOCS / "ladder.svg": alone(ladder(by_kind["step"])),
+        DOCS / "race.svg": alone(seconds_figure(raced)),
         readme: put_in(readme, "losses", losses(by_kind["step"] + by_kind["lesson"])),
     }
 

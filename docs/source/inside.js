@@ -169,6 +169,7 @@ function drawSwitches(name, chosen) {
       if (input.checked) off.add(key);
       else off.delete(key);
       state.off[name] = [...off].join(".");
+      cell.kept = true;
       for (const { wrote } of rows) wrote.textContent = "";
       draw();
       remember();
@@ -198,7 +199,7 @@ function drawSwitches(name, chosen) {
 
 // --- Steps 2 to 7: heads ---
 
-const cell = { key: "", t: 0, s: 0 }; // the opened cell: position t looks at position s
+const cell = { key: "", t: 0, s: 0, kept: false }; // the opened cell: position t looks at position s
 function headName(name, i) {
   const { n_layer, n_head } = WEIGHTS[name].config;
   if (!n_head) return "the head";
@@ -254,8 +255,11 @@ function drawHeads({ name, inside }) {
     const key = `${name} ${h} ${window}`;
     if (cell.key !== key) {
       cell.key = key;
-      cell.t = n - 1;
-      cell.s = weights[n - 1].indexOf(Math.max(...weights[n - 1]));
+      cell.kept = Boolean(state.cell); // the address asks for a cell
+      const [t, s] = state.cell ?? [n - 1, weights[n - 1].indexOf(Math.max(...weights[n - 1]))];
+      cell.t = Math.max(0, Math.min(n - 1, t));
+      cell.s = Math.max(0, s);
+      state.cell = null;
     }
     cell.s = Math.min(cell.s, weights[cell.t].length - 1); // with the mask on again
     const { t } = cell;
@@ -347,7 +351,9 @@ function drawTriangle(name, { weights }, window, h) {
   const open = (v, u) => {
     cell.t = Math.max(0, Math.min(n - 1, v));
     cell.s = Math.max(0, Math.min(weights[cell.t].length - 1, u));
+    cell.kept = true;
     drawInside();
+    remember();
   };
   svg.addEventListener("click", ({ target }) => {
     if (!target.dataset.t) return;

@@ -14,8 +14,9 @@ const still = matchMedia("(prefers-reduced-motion: reduce)");
 const field = $("#line"), button = $("#write"), warm = $("#temperature");
 
 /* The line: its characters, those that the models know as tokens, and where each token stands.
-   at: the chosen token; preview: the one that is pointed at; off: what is switched off, by step. */
-const state = { typed: [], tokens: [], spots: [], at: 0, preview: null, open: null, head: {}, off: {} };
+   at: the chosen token; preview: the one that is pointed at; off: what is switched off, by step;
+   cell: the one that the address asks for. */
+const state = { typed: [], tokens: [], spots: [], at: 0, preview: null, open: null, head: {}, off: {}, cell: null };
 const idx = () => (state.tokens.length ? state.tokens : [0]); // without a line: a line break
 const here = () => Math.min(state.preview ?? state.at, idx().length - 1);
 const temperature = () => Number(warm.value);
@@ -466,6 +467,7 @@ function remember() {
       parts.set("step", STEPS.findIndex(({ name }) => name === state.open) + 1);
       if (state.head[state.open] !== undefined) parts.set("head", state.head[state.open] + 1);
       if (state.off[state.open]) parts.set("off", state.off[state.open]);
+      if (cell.kept && state.open !== STEPS[0].name) parts.set("cell", `${cell.t}.${cell.s}`);
     }
     const hash = String(parts);
     if (hash !== location.hash.slice(1)) {
@@ -489,6 +491,9 @@ function restore() {
   if (!step) return draw(), true;
   state.head[step.name] = asked.has("head") ? Number(asked.get("head")) - 1 : undefined;
   state.off[step.name] = asked.get("off") ?? "";
+  const [t, s] = (asked.get("cell") ?? "").split(".").map(Number);
+  state.cell = Number.isInteger(t) && Number.isInteger(s) ? [t, s] : null;
+  cell.key = "";
   unfold(step.name);
   return true;
 }
