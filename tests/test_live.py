@@ -349,7 +349,7 @@ def test_the_address_holds_the_moment(open_page):
     page.locator("#row-3 .c").nth(2).click()
     page.locator("#row-5 .name").click()
     page.locator("#row-5 .thumb").nth(7).click()
-    page.locator("#row-5 [data-t='6'][data-s='2']").click()
+    page.locator("#row-5 [data-t='1'][data-s='0']").click()
     page.locator("#row-5 .switches input").nth(1).check()
     page.locator("#temperature").fill("0.5")
     page.wait_for_timeout(500)
