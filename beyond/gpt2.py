@@ -168,18 +168,17 @@ class LanguageModel(nn.Module):
     ) -> Iterator[Tensor]:
         """Continue idx (B, T) in evaluation mode, yielding each next token (B, 1) as drawn."""
         self.eval()
+        if temperature == 0:  # its limit: the likeliest token
+            temperature, top_k = 1.0, 1
         for _ in range(max_new_tokens):
             idx = idx[:, -self.block_size :]  # (B, T), as far back as there are positions
             logits, _ = self(idx)  # (B, T, V)
-            logits = logits[:, -1]  # (B, V)
-            if 0 < top_k < logits.shape[-1]:
-                smallest = logits.topk(top_k).values[:, -1:]  # (B, 1), the k-th largest
+            logits = logits[:, -1] / temperature  # (B, V)
+            if top_k:
+                smallest = logits.topk(min(top_k, logits.shape[-1])).values[:, -1:]  # (B, 1)
                 logits = logits.masked_fill(logits < smallest, float("-inf"))
-            if temperature == 0:
-                idx_next = logits.argmax(dim=-1, keepdim=True)  # (B, 1)
-            else:
-                probs = F.softmax(logits / temperature, dim=-1)  # (B, V)
-                idx_next = torch.multinomial(probs, num_samples=1)  # (B, 1)
+            probs = F.softmax(logits, dim=-1)  # (B, V)
+            idx_next = torch.multinomial(probs, num_samples=1)  # (B, 1)
             idx = torch.cat((idx, idx_next), dim=1)  # (B, T+1)
             yield idx_next
 

@@ -2,8 +2,8 @@
 
     python docs/source/build.py
 
-The parts are the pictures docs/ladder.svg and docs/race.svg, and the table of losses in
-measure/README.md. What goes in: the scripts, the table of them (steps.toml), the figures in
+The parts are the pictures docs/ladder.svg and docs/race.svg, and tables in measure/README.md and
+beyond/README.md. What goes in: the scripts, the table of them (steps.toml), the figures in
 measure/results/, the weights that export.py has packed, and the templates, styles and scripts in
 this folder. The same input gives the same output, to the byte. Needs docs/requirements.txt, and
 git, whose diffs it shows.
@@ -384,12 +384,54 @@ def losses(steps: list[dict]) -> str:
     return "\n".join(rows)
 
 
-def put_in(path: Path, name: str, part: str) -> str:
-    """The text of a file with that part between its markers, which are comments of Markdown."""
+def lessons_table(steps: list[dict], times: dict) -> str:
+    """The lessons with their val loss and the time of a step, in Markdown."""
+    rows = ["| lesson | the idea | val loss | ms a step |", "| --- | --- | --- | --- |"]
+    for step in steps:
+        file, ms = Path(step["file"]).name, str(times["default"]["ms"][step["name"]])
+        if without := times["float32"]["ms"].get(step["name"]):
+            ms += f" ({without})"
+        rows.append(f"| [{file}]({file}) | {step['cause']} | {step['val_loss']:.2f} | {ms} |")
+    return "\n".join(rows)
+
+
+def vocabulary_table(found: dict) -> str:
+    """Val loss after equal seconds with each vocabulary, in Markdown."""
+    seconds = list(dict.fromkeys(row[0] for row in found["rows"]))
+    heads = "".join(f" after {one} s | steps |" for one in seconds)
+    rows = [f"| tokens |{heads}", "| --- |" + " --- | --- |" * len(seconds)]
+    for size in dict.fromkeys(row[1] for row in found["rows"]):
+        cells = [row for row in found["rows"] if row[1] == size]
+        rows.append(f"| {size:,} |" + "".join(f" {row[4]:.3f} | {row[3]:,} |" for row in cells))
+    return "\n".join(rows)
+
+
+def race_table(found: dict) -> str:
+    """Val loss and seconds of everybody, for each machine that raced, in Markdown."""
+    tables = []
+    for entry in found["times"]:
+        used = entry["machine"]
+        built = "with" if used["avx512_bf16"] else "without"
+        rows = ["| | ms a step | optimiser steps | seconds | val loss |", "| --- " * 5 + "|"]
+        for name, times in entry["ms"].items():
+            ms = statistics.median(times)
+            for steps, seeds in found["losses"][name].items():
+                cells = [name, f"{ms:.0f}", f"{int(steps):,}", f"{int(steps) * ms / 1000:.0f}"]
+                rows.append(f"| {' | '.join(cells)} | {statistics.mean(seeds):.2f} |")
+        head = f"{used['cores']} cores of an {used['cpu']} {built} AVX-512 BF16:\n\n"
+        tables.append(head + "\n".join(rows))
+    return "\n\n".join(tables)
+
+
+def put_in(path: Path, parts: dict[str, str]) -> str:
+    """The text of a file with parts between their markers, which are comments of Markdown."""
     text = path.read_text(encoding="utf-8")
-    start, end = f"<!-- {name}: written by docs/source/build.py -->\n", f"\n<!-- end of {name} -->"
-    before, rest = text.split(start)
-    return before + start + part + end + rest.split(end)[1]
+    for name, part in parts.items():
+        start = f"<!-- {name}: written by docs/source/build.py -->\n"
+        end = f"\n<!-- end of {name} -->"
+        before, rest = text.split(start)
+        text = before + start + part + end + rest.split(end)[1]
+    return text
 
 
 TEXTS = ("problem", "reason", "idea", "do", "next")  # of steps.toml, which may hold figures
@@ -554,12 +596,19 @@ def build() -> dict[Path, str]:
             merges=len(chosen["merges"]),
             data=for_the_page(data),
         )
-    readme = ROOT / "measure" / "README.md"
+    all_losses = losses(by_kind["step"] + by_kind["lesson"])
+    tables = {
+        "lessons": lessons_table(by_kind["lesson"], times),
+        "vocabularies": vocabulary_table(vocabulary),
+        "race": race_table(raced),
+    }
+    readme, beyond = ROOT / "measure" / "README.md", ROOT / "beyond" / "README.md"
     return {
         **{DOCS / page: text + "\n" for page, text in pages.items()},
         DOCS / "ladder.svg": alone(ladder(by_kind["step"])),
         DOCS / "race.svg": alone(seconds_figure(raced)),
-        readme: put_in(readme, "losses", losses(by_kind["step"] + by_kind["lesson"])),
+        readme: put_in(readme, {"losses": all_losses}),
+        beyond: put_in(beyond, tables),
     }
 
 
