@@ -57,7 +57,7 @@ RACE = {  # who runs, with which settings, for how many optimiser steps
     "nanoGPT's recipe": ("nanoGPT", {}, [2000]),
     "nanoGPT, learning rate tuned": ("nanoGPT", TUNED, [2000]),
     "nanoGPT so, with our tokens": ("nanoGPT", TUNED | {"dataset": "tokens"}, [2000]),
-    "lesson 15": ("15_cache", ["--float32"], [200, 1400]),
+    "lesson 15": ("15_cache", ["--float32"], [200]),
     "lesson 15, bfloat16": ("15_cache", [], [200, 1400]),
     "lesson 16": ("16_tokens", ["--float32"], [150, 600, 2000]),
     "lesson 16, bfloat16": ("16_tokens", [], [150, 600, 2000]),

@@ -120,7 +120,7 @@ def test_a_script_of_others_is_watched(tmp_path):
 
 
 def test_a_folder_that_is_no_clone_is_named(tmp_path):
-    done = run(MEASURE / "race.py", tmp_path)
+    done = run(MEASURE / "race.py", tmp_path, tmp_path)
     assert done.returncode == 2
     assert f"{tmp_path} has no train.py" in done.stderr
 
