@@ -331,9 +331,12 @@ def test_the_first_line_goes_as_measured_and_step_7_needs_no_weights(page):
     shown = []
     for i, name in enumerate(VIDEO, 1):
         model, block_size = rounded(name)
-        loss = statistics.mean(losses_of(model, block_size, tokens))
+        losses = losses_of(model, block_size, tokens)
         shown.append(float(page.locator(f"#row-{i} output").inner_text()))
-        assert shown[-1] == pytest.approx(loss, abs=0.0051)
+        assert shown[-1] == pytest.approx(statistics.mean(losses), abs=0.0051)
+        shades = "(all) => all.map((e) => Number(e.style.getPropertyValue('--s')))"
+        orange = page.locator(f"#row-{i} .c").evaluate_all(shades)
+        assert orange[1:] == pytest.approx([min(1, loss / 6) for loss in losses], abs=0.001)
         logits, _ = read(model, tokens[-block_size:])
         best = logits.topk(3).indices.tolist()
         letters = page.locator(f"#row-{i} .guess code").all_text_contents()
