@@ -186,11 +186,15 @@ def main() -> None:
         times = [one for one in found["times"] if one["machine"] != machine()]
         found["times"] = [{"machine": machine(), "ms": turns}, *times]
         losses = found["losses"]
-        runs = {
-            (name, steps): [pool.submit(train, name, folder, steps, seed) for seed in SEEDS]
+        todo = [
+            (name, steps)
             for name in names
             for steps in RACE[name][2]
             if args.anew or str(steps) not in losses.get(name, {})
+        ]
+        runs = {  # the longest first, so that no core waits at the end
+            (name, steps): [pool.submit(train, name, folder, steps, seed) for seed in SEEDS]
+            for name, steps in sorted(todo, key=lambda one: -one[1])
         }
         print("| | ms a step (lowest to highest) | steps | seconds | val loss | seed by seed |")
         print("| --- | --- | --- | --- | --- | --- |")
