@@ -4,6 +4,7 @@ New: a second projection of x multiplies what the first one gives (arXiv 2002.05
 feature is let through as far as the position wants it. The layer is narrower than in step 12: three
 matrices have as many weights as the two had.
 Expect a val loss near 1.64 at the laptop size. We did not run the full size.
+Try --n-layer 1: 1.77, below the 1.80 of the six blocks of step 9.
 """
 
 import argparse

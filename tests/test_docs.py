@@ -163,7 +163,7 @@ def test_a_missing_measurement_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(build, "RESULTS", tmp_path)
     with pytest.raises(SystemExit, match="run python measure/losses.py"):
         build.read_results(["01_bigram"])
-    for name in ("losses", "gradients"):
+    for name in build.MADE_BY:
         (tmp_path / f"{name}.json").write_text('{"steps": {}}')
     with pytest.raises(SystemExit, match="run python measure/losses.py 01_bigram"):
         build.read_results(["01_bigram"])

@@ -1,12 +1,14 @@
 """Makes the pages, docs/index.html and docs/beyond.html, and parts of the READMEs.
 
     python docs/source/build.py
+    python docs/source/build.py --all
 
 The parts are the pictures docs/ladder.svg and docs/race.svg, and tables in measure/README.md and
 beyond/README.md. What goes in: the scripts, the table of them (steps.toml), the figures in
 measure/results/, the weights that export.py has packed, and the templates, styles and scripts in
 this folder. The same input gives the same output, to the byte. Needs docs/requirements.txt, and
-git, whose diffs it shows.
+git, whose diffs it shows. With --all it first packs the trained models (export.py) and chooses the
+line that the page opens with (choose.py), and at the end takes the picture (picture.py).
 """
 
 import argparse
@@ -34,6 +36,13 @@ SOURCE = Path(__file__).resolve().parent
 DOCS = SOURCE.parent
 ROOT = DOCS.parent
 RESULTS = ROOT / "measure" / "results"
+MADE_BY = {  # the results, and the script in measure/ that writes each
+    "losses": "losses",
+    "gradients": "gradients",
+    "times": "throughput",
+    "race": "race",
+    "vocabulary": "vocabulary",
+}
 BESIDE = "07_full_gpt"  # its weights are a file beside the page
 BESIDE_SHAPE = {"config": {"n_head": 3, "n_layer": 6}}
 VIDEO = "https://www.youtube.com/watch?v=kCc8FmEb1nY"
@@ -492,10 +501,10 @@ def head_name(config: dict, i: int) -> str:
 def read_results(names: list[str]) -> list[dict]:
     """What was measured, file by file; what was not measured ends the program."""
     found = []
-    for name in ("losses", "gradients", "times", "race", "vocabulary"):
+    for name, script in MADE_BY.items():
         path = RESULTS / f"{name}.json"
         if not path.exists():
-            sys.exit(f"{path} is missing: measure/README.md says what makes it")
+            sys.exit(f"{path} is missing: run python measure/{script}.py")
         found.append(json.loads(path.read_text(encoding="utf-8")))
     if missing := [name for name in names if name not in found[0]["steps"]]:
         sys.exit(f"not measured: run python measure/losses.py {' '.join(missing)}")
@@ -613,14 +622,20 @@ def build() -> dict[Path, str]:
 
 
 def main() -> None:
-    """Write the pages, the picture and the table."""
+    """Write the pages, the pictures and the tables."""
     about, details = __doc__.split("\n", 1)
-    argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         description=about, epilog=details, formatter_class=argparse.RawDescriptionHelpFormatter
-    ).parse_args()
+    )
+    parser.add_argument("--all", action="store_true", help="what comes before and after, too")
+    everything = parser.parse_args().all
+    for script in ("export", "choose") if everything else ():
+        subprocess.run([sys.executable, SOURCE / f"{script}.py"], check=True)
     for path, text in build().items():
         path.write_text(text, encoding="utf-8", newline="\n")
         print(f"{path.relative_to(ROOT)}: {len(text.encode()):,} bytes")
+    if everything:
+        subprocess.run([sys.executable, SOURCE / "picture.py"], check=True)
 
 
 if __name__ == "__main__":
