@@ -5,10 +5,11 @@ products, forward and backward, where the processor is built for it; fused atten
 2205.14135) on cuda; --compile for torch.compile.
 On two cores of a CPU with AVX-512 BF16, bfloat16 made the training faster, and torch.compile did
 not. We did not run cuda and mps. PyTorch's tracker reports that fused attention did not apply
-dropout on mps:
+dropout on mps, so it is used on cuda alone:
 https://github.com/pytorch/pytorch/issues/184126
 Expect a val loss near 1.80 at the laptop size. We did not run the full size.
 Try --float32: the losses of step 8 to the last digit; on our CPU a step took 60 ms instead of 36.
+On a CPU without AVX-512 BF16 the flag changes nothing.
 """
 
 import argparse

@@ -141,7 +141,7 @@ class FeedForward(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        # silu(z) is z * sigmoid(z), a smooth ReLU: near 0, the gate shuts the feature off.
+        # silu(z) is z * sigmoid(z), a smooth ReLU: where it is near 0, the feature is shut off.
         x = F.silu(self.gate(x)) * self.up(x)  # (B, T, 8/3 C), each feature times its gate
         return self.dropout(self.down(x))  # (B, T, C)
 

@@ -142,7 +142,7 @@ class FeedForward(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        # silu(z) is z * sigmoid(z), a smooth ReLU: near 0, the gate shuts the feature off.
+        # silu(z) is z * sigmoid(z), a smooth ReLU: where it is near 0, the feature is shut off.
         x = F.silu(self.gate(x)) * self.up(x)  # (B, T, 8/3 C), each feature times its gate
         return self.dropout(self.down(x))  # (B, T, C)
 
@@ -249,7 +249,7 @@ def orthogonal(x: Tensor) -> Tensor:
 
     A singular value says how far a matrix stretches one direction. Each Newton-Schulz step takes s
     to 3.4445 s - 4.7750 s^3 + 2.0315 s^5. Values above 1/500 of the norm end between 0.68 and 1.21;
-    smaller ones, up to half of a gradient's, end lower.
+    smaller ones, up to half of those of a gradient, end lower.
     """
     if x.shape[1] > x.shape[2]:
         return orthogonal(x.mT).mT  # the products below are smaller

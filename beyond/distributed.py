@@ -155,8 +155,8 @@ class MultiHeadAttention(nn.Module):
         # A turned query times a turned key depends on their distance, not on where the two stand.
         q, k = self.rotary(q, S - T), self.rotary(k, 0)
         # On cuda one operation does what the lines below do, and never writes the scores to memory.
-        # With bfloat16 on our CPU it was slower. Its mask begins at the first key, and a lone query
-        # with a cache would see no other.
+        # With bfloat16 on our CPU it was slower. Its mask lets the first query see the first key
+        # alone, so it is not for a lone query with a cache.
         if x.is_cuda and cache is None:
             dropout = self.dropout.p if self.training else 0.0
             x = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True)
@@ -185,7 +185,7 @@ class FeedForward(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        # silu(z) is z * sigmoid(z), a smooth ReLU: near 0, the gate shuts the feature off.
+        # silu(z) is z * sigmoid(z), a smooth ReLU: where it is near 0, the feature is shut off.
         x = F.silu(self.gate(x)) * self.up(x)  # (B, T, 8/3 C), each feature times its gate
         return self.dropout(self.down(x))  # (B, T, C)
 
@@ -306,7 +306,7 @@ def orthogonal(x: Tensor) -> Tensor:
 
     A singular value says how far a matrix stretches one direction. Each Newton-Schulz step takes s
     to 3.4445 s - 4.7750 s^3 + 2.0315 s^5. Values above 1/500 of the norm end between 0.68 and 1.21;
-    smaller ones, up to half of a gradient's, end lower.
+    smaller ones, up to half of those of a gradient, end lower.
     """
     if x.shape[1] > x.shape[2]:
         return orthogonal(x.mT).mT  # the products below are smaller
@@ -469,8 +469,8 @@ def train(model: nn.Module, corpus: Corpus, config: Config) -> None:
             muon.step()
 
 
-# No token spans two words, or each word would have many spellings. A piece is a word or signs, each
-# with the space before it, or white space.
+# A token stays within a piece: a word or signs, each with the space before it, or white space. If
+# tokens spanned two words, a word would be cut in another way beside each neighbour.
 PIECE = re.compile(r" ?\w+| ?[^\w\s]+|\s+")
 
 

@@ -174,7 +174,7 @@ def measure(args: argparse.Namespace, pool: concurrent.futures.Executor) -> None
         steps = old.get("steps", {})
         step = steps.get(name, {}) if args.experiments else measured(found[""])
         if flags := TABLE[name].get("try"):
-            step["try"] = {"flags": flags} | summary(found[flags])
+            step["try"] = {"flags": flags, "machine": machine()} | summary(found[flags])
         steps[name] = step
         steps = {key: steps[key] for key in TABLE if key in steps}
         write({"machine": old["machine"] if args.experiments else machine(), "steps": steps})
