@@ -100,7 +100,7 @@ def test_an_answer_is_the_likeliest_characters_and_reads_as_a_number():
 
 def test_one_digit_is_learnt_and_tested_with_what_is_left(capsys):
     flags = ["--n-embd", "64", "--n-head", "4", "--n-layer", "2", "--batch-size", "64"]
-    flags += ["--learning-rate", "3e-3", "--max-iters", "400", "--digits", "1"]
+    flags += ["--learning-rate", "3e-3", "--max-iters", "600", "--digits", "1"]
     model, corpus = ex2.main(ex2.parse_args([*SMALL, *flags]))
     train, unseen = drawn(corpus, "train", 5000), drawn(corpus, "val", 500)
     said = ex2.add(model, corpus, torch.tensor(sorted(train)))
