@@ -6,8 +6,8 @@ in the text, and a text of the same length takes half as many steps to sample.
 Losses stay in nats per character: a loss per token cannot be compared with the other steps, since
 it grows with the length of the tokens.
 Expect a val loss near 1.49 at the laptop size. We did not run the full size.
-Try --max-iters 3000 --dropout 0.05: 1.46 after 384 seconds of training on two cores of a CPU
-without bfloat16. The video has 1.48 at its full size.
+Try --max-iters 3000 --dropout 0.05: 1.46, after between five and seven minutes of training on two
+cores of our CPU without bfloat16. The video has 1.48 at its full size.
 """
 
 import argparse

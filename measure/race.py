@@ -182,7 +182,9 @@ def main() -> None:
         for _ in range(args.rounds):
             for name in names:
                 turns[name].append(milliseconds(name, folder))
-        found = json.loads(FOUND.read_text(encoding="utf-8"))
+        found = {"losses": {}, "times": []}
+        if FOUND.exists():
+            found = json.loads(FOUND.read_text(encoding="utf-8"))
         times = [one for one in found["times"] if one["machine"] != machine()]
         found["times"] = [{"machine": machine(), "ms": turns}, *times]
         losses = found["losses"]

@@ -128,7 +128,7 @@ def main() -> None:
         print("| " + " | ".join(cells) + " |")
     if args.keep:
         path = RESULTS.with_name("times.json")
-        kept = json.loads(path.read_text(encoding="utf-8"))
+        kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         ms = {one.name: round(1e3 * statistics.median(one.training[1:])) for one in contestants}
         kept["float32" if "--float32" in flags else "default"] = {"machine": machine(), "ms": ms}
         write(kept, path)

@@ -36,12 +36,12 @@ SOURCE = Path(__file__).resolve().parent
 DOCS = SOURCE.parent
 ROOT = DOCS.parent
 RESULTS = ROOT / "measure" / "results"
-MADE_BY = {  # the results, and the script in measure/ that writes each
-    "losses": "losses",
-    "gradients": "gradients",
-    "times": "throughput",
-    "race": "race",
-    "vocabulary": "vocabulary",
+MADE_BY = {  # the results, and what in measure/ writes each; its --help says the rest
+    "losses": "losses.py",
+    "gradients": "gradients.py",
+    "times": "throughput.py with --keep",
+    "race": "race.py",
+    "vocabulary": "vocabulary.py",
 }
 BESIDE = "07_full_gpt"  # its weights are a file beside the page
 BESIDE_SHAPE = {"config": {"n_head": 3, "n_layer": 6}}
@@ -120,7 +120,7 @@ def seconds_figure(found: dict) -> str:
             )
     labels = apart([y(points[-1][1]) for points in who.values()], 19)
     for (name, points), height in zip(who.items(), labels, strict=True):
-        kind = "ours" if name.startswith("lesson") else "muted"
+        kind = "" if name.startswith("lesson") else "muted"
         places = [(f"{x(seconds):.1f}", f"{y(loss):.1f}") for seconds, loss in points]
         line = " ".join(map(",".join, places))
         parts.append(f'<polyline class="{kind}" points="{line}"/>')
@@ -501,10 +501,10 @@ def head_name(config: dict, i: int) -> str:
 def read_results(names: list[str]) -> list[dict]:
     """What was measured, file by file; what was not measured ends the program."""
     found = []
-    for name, script in MADE_BY.items():
+    for name, command in MADE_BY.items():
         path = RESULTS / f"{name}.json"
         if not path.exists():
-            sys.exit(f"{path} is missing: run python measure/{script}.py")
+            sys.exit(f"{path} is missing: run python measure/{command}")
         found.append(json.loads(path.read_text(encoding="utf-8")))
     if missing := [name for name in names if name not in found[0]["steps"]]:
         sys.exit(f"not measured: run python measure/losses.py {' '.join(missing)}")
