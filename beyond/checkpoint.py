@@ -1,9 +1,9 @@
-"""Checkpoint, a tool: the training of step 16 goes on after a break, and the model is kept.
+"""Checkpoint, a tool: the training of step 18 goes on after a break, and the model is kept.
 
 New: each evaluation writes a checkpoint to runs/. --resume goes on from it; on a CPU the losses and
 the sample are those of a run without a break. --sample writes a sample and trains nothing. Samples
 are from the weights with the lowest val loss so far.
-Expect the losses of step 16.
+Expect the losses of step 18.
 Try --sample --prompt "ROMEO:" --temperature 0.8 --top-k 20 after a run.
 """
 
@@ -13,6 +13,7 @@ import copy
 import dataclasses
 import hashlib
 import io
+import random
 import re
 import sys
 from collections import Counter, defaultdict
@@ -46,7 +47,9 @@ class Config:
     dropout: float = 0.2  # share of activations set to 0 in training
     learning_rate: float = 1e-3  # of AdamW and Muon, at its highest
     warmup_iters: int = 100  # optimiser steps in which the learning rate rises
-    weight_decay: float = 0.1  # of matrices in AdamW
+    weight_decay: float = 0.1  # of matrices
+    merge_dropout: float = 0.15  # chance that a possible merge is passed over, at first
+    cut_interval: int = 250  # optimiser steps between cuts
     max_iters: int = 5000  # optimiser steps
     eval_interval: int = 500  # optimiser steps between evaluations
     eval_iters: int = 200  # batches of each split in an evaluation
@@ -74,9 +77,23 @@ SIZES = {
         n_head=3,
         dropout=0.0,
         learning_rate=1e-2,
+        weight_decay=0.3,
         max_iters=2000,
         eval_iters=20,
         size="laptop",
+    ),
+    "long": Config(  # for a laptop, too: wider, a longer context, more steps
+        batch_size=16,
+        block_size=128,
+        n_embd=128,
+        n_head=4,
+        dropout=0.1,
+        learning_rate=1e-2,
+        weight_decay=0.5,
+        merge_dropout=0.2,
+        max_iters=3500,
+        eval_iters=20,
+        size="long",
     ),
 }
 SHAPE = ("block_size", "vocab_size", "n_embd", "n_head", "n_layer")  # of the weights, by settings
@@ -317,8 +334,9 @@ class Muon(torch.optim.Optimizer):
     "parts" says how many matrices stand above each other in each parameter of a group.
     """
 
-    def __init__(self, groups: list[dict], lr: float) -> None:
-        super().__init__(groups, {"lr": lr, "momentum": 0.85, "parts": 1})
+    def __init__(self, groups: list[dict], lr: float, weight_decay: float) -> None:
+        how = {"lr": lr, "momentum": 0.85, "weight_decay": weight_decay, "parts": 1}
+        super().__init__(groups, how)
 
     @torch.no_grad()
     def step(self) -> None:
@@ -336,7 +354,18 @@ class Muon(torch.optim.Optimizer):
             # Entries near 0.2 as in AdamW's steps, so both take one learning rate: 2502.16982.
             scale = 0.2 * max(updates.shape[1:]) ** 0.5
             for p, update in zip(group["params"], updates.split(group["parts"]), strict=True):
+                # Large weights must be earned again at each step.
+                p.mul_(1 - group["lr"] * group["weight_decay"])
                 p.sub_(update.flatten(0, 1), alpha=group["lr"] * scale)
+
+
+def cut_anew(corpus: Corpus, config: Config, step: int) -> None:
+    """Cut the training split into tokens at random, for the optimiser steps from this one on."""
+    random.seed(config.seed + step)
+    # Losses use the ordinary tokens, so training comes near them at its end.
+    dropout = config.merge_dropout * (1 - step / config.max_iters)
+    tokens = corpus.tokenizer.encode(corpus.texts["train"], dropout)
+    corpus.splits["cut"] = torch.tensor(tokens, device=corpus.splits["train"].device)
 
 
 def load(path: Path) -> dict:
@@ -377,7 +406,7 @@ def train(model: nn.Module, corpus: Corpus, config: Config) -> None:
         {"params": [block.feed_forward.up.weight for block in model.blocks]},
         {"params": [block.feed_forward.down.weight for block in model.blocks]},
     ]
-    muon = Muon(stacks, lr=config.learning_rate)
+    muon = Muon(stacks, config.learning_rate, config.weight_decay)
     # Decay keeps weights small, against over-fitting; the gains of layer norm belong near 1.
     matrices = [model.token_embedding.weight, model.lm_head.weight]
     vectors = [p for p in model.parameters() if p.dim() < 2]  # biases, gains of layer norm
@@ -387,7 +416,7 @@ def train(model: nn.Module, corpus: Corpus, config: Config) -> None:
     ]
     # fused: one operation updates all weights, which takes less time.
     adamw = torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
-    # All random draws come from these, so a run that goes on needs their states.
+    # Batches and dropout come from these, so a run that goes on needs their states.
     generators = [corpus.generator, torch.default_generator, *torch.cuda.default_generators]
     weights = model.state_dict()  # the model's own tensors: their values are always the latest
     start, best = 0, {"step": 0, "loss": float("inf"), "model": weights}
@@ -424,7 +453,10 @@ def train(model: nn.Module, corpus: Corpus, config: Config) -> None:
             save(config.checkpoint, checkpoint | {"generators": states})
             tqdm.write(f"step {step}: train loss {means['train']:.4f}, val loss {means['val']:.4f}")
             sys.stdout.flush()  # at once, also through a pipe
-        x, y = corpus.batch("train", config.batch_size, config.block_size)  # (B, T)
+        # A run that goes on needs the cut that the broken one had.
+        if step % config.cut_interval == 0 or step == start:
+            cut_anew(corpus, config, step - step % config.cut_interval)
+        x, y = corpus.batch("cut", config.batch_size, config.block_size)  # (B, T)
         with autocast(config, x.device):
             _, loss = model(x, y)
         model.zero_grad()
@@ -493,19 +525,23 @@ class PairTokenizer(CharTokenizer):
         for left, right in merges:
             self.texts.append(self.texts[left] + self.texts[right])
         self.vocab_size = len(self.texts)  # V
-        self.pieces = {}  # those encoded so far, with their tokens
 
-    def encode(self, text: str) -> list[int]:
-        """The tokens of a text: in each piece, pairs are merged in the order they were learnt."""
-        encoded = []
+    def encode(self, text: str, dropout: float = 0.0) -> list[int]:
+        """The tokens of a text: in each piece, pairs are merged in the order they were learnt.
+
+        With dropout, each pair that could be merged is passed over with that chance.
+        """
+        characters, encoded = iter(super().encode(text)), []
         for piece in PIECE.findall(text):
-            if piece not in self.pieces:
-                tokens = super().encode(piece)
-                while known := self.merged.keys() & set(pairwise(tokens)):
-                    first = min(known, key=self.merged.get)
-                    tokens = merge(tokens, first, self.merged[first])
-                self.pieces[piece] = tokens
-            encoded += self.pieces[piece]
+            tokens = [next(characters) for _ in piece]
+            while known := [
+                pair
+                for pair in pairwise(tokens)
+                if pair in self.merged and random.random() >= dropout
+            ]:
+                first = min(known, key=self.merged.get)
+                tokens = merge(tokens, first, self.merged[first])
+            encoded += tokens
         return encoded
 
     def decode(self, tokens: Iterable[int]) -> str:

@@ -19,12 +19,12 @@ from torch import nn
 
 from common.download import SAMPLE
 
-tool, step16 = (importlib.import_module(f"beyond.{name}") for name in ("checkpoint", "16_tokens"))
+tool, step18 = (importlib.import_module(f"beyond.{name}") for name in ("checkpoint", "18_cuts"))
 load = functools.partial(torch.load, weights_only=True)
 TEXT = SAMPLE.read_text(encoding="utf-8")[:4000]
 SHAPE = {"vocab_size": 80, "n_embd": 16, "n_head": 2, "n_layer": 1, "block_size": 8}
 RUN = {"batch_size": 4, "dropout": 0.1, "warmup_iters": 4, "device": "cpu", "max_new_tokens": 20}
-RUN |= {"max_iters": 20, "eval_interval": 5, "eval_iters": 2}
+RUN |= {"max_iters": 20, "eval_interval": 5, "eval_iters": 2, "cut_interval": 3}
 
 
 class Killed(BaseException):
@@ -273,7 +273,7 @@ def a_model(step):
 @pytest.mark.parametrize(("temperature", "top_k"), [(0.5, 0), (2.0, 5), (1.0, 99), (0, 0), (0, 7)])
 def test_temperature_and_top_k_set_the_probabilities(monkeypatch, temperature, top_k):
     model, idx, seen, draw = a_model(tool), torch.tensor([[1, 2, 3]]), [], torch.multinomial
-    assert same([*model.generate(idx, 20)], [*a_model(step16).generate(idx, 20)])
+    assert same([*model.generate(idx, 20)], [*a_model(step18).generate(idx, 20)])
     monkeypatch.setattr(torch, "multinomial", lambda p, **how: seen.append(p) or draw(p, **how))
     for token in model.generate(idx, 5, temperature, top_k):
         logits = model(idx)[0][0, -1]

@@ -1,7 +1,9 @@
-"""Lessons 9 to 16 against what others wrote: torch, tokenizers, the lesson before."""
+"""Lessons 9 to 18 against what others wrote: torch, tokenizers, the lesson before."""
 
 import dataclasses
 import importlib
+import random
+import re
 import shutil
 from collections import Counter
 from itertools import pairwise
@@ -18,9 +20,9 @@ from common.data import CharTokenizer, load_corpus, read_text
 from common.download import SAMPLE, TINY_SHAKESPEARE
 
 NAMES = "08_batched_heads 09_fast 10_schedule 11_rotary 12_qk_norm 13_swiglu 14_muon 15_cache"
+NAMES += " 16_tokens 17_decay 18_cuts"
 STEPS = {int(name[:2]): importlib.import_module(f"beyond.{name}") for name in NAMES.split()}
-STEPS[16] = TOKENS = importlib.import_module("beyond.16_tokens")
-MUON = STEPS[14]
+MUON, TOKENS, CUTS = STEPS[14], STEPS[16], STEPS[18]
 T = 8  # block_size of the toy size
 SMALL = {"batch_size": 4, "block_size": T, "n_embd": 32, "n_head": 4, "n_layer": 2, "dropout": 0.0}
 SMALL |= {"max_iters": 4, "eval_interval": 2, "eval_iters": 2, "warmup_iters": 2}
@@ -43,10 +45,13 @@ def make_model(n, shake=0.0, **more):
 
 
 def make_corpus():
-    return load_corpus(SAMPLE, torch.device("cpu"), seed=5)
+    """Of characters; lesson 18 cuts it anew, which changes nothing without merges."""
+    corpus = load_corpus(SAMPLE, torch.device("cpu"), seed=5)
+    corpus.tokenizer = CUTS.PairTokenizer(corpus.tokenizer.chars, [])
+    return corpus
 
 
-def since(first, last=16):
+def since(first, last=18):
     return pytest.mark.parametrize("n", range(first, last + 1))
 
 
@@ -56,12 +61,13 @@ class LikeCuda(torch.Tensor):
     is_cuda = True
 
 
-@pytest.mark.parametrize(("before", "after"), [(8, 9), (14, 15), (15, 16)])
+@pytest.mark.parametrize(("before", "after"), [(8, 9), (14, 15), (15, 16), (16, 17), (17, 18)])
 def test_what_changes_no_training_gives_the_same_to_the_digit(before, after, capsys):
-    """Fast in float32; the cache; tokens without merges."""
-    ends = []
+    """Fast in float32; the cache; tokens without merges; no decay; no dropout of merges."""
+    ends, off = [], {"weight_decay": 0.0, "merge_dropout": 0.0, "cut_interval": 3}
     for n in (before, after):
-        model, _ = STEPS[n].main(make_config(n, float32=True, vocab_size=1))
+        vocab_size = 1 if after == 16 else 80
+        model, _ = STEPS[n].main(make_config(n, float32=True, vocab_size=vocab_size, **off))
         ends.append((capsys.readouterr().out.splitlines()[:5], dict(model.named_parameters())))
     (printed, weights), (new_printed, new_weights) = ends
     assert new_printed == printed
@@ -175,8 +181,10 @@ def test_each_step_has_its_rate_each_parameter_one_optimizer_and_vectors_no_deca
     assert all(rates == wanted for rates in seen.values())
     matrices = {p for p in model.blocks.parameters() if p.dim() == 2 and n >= 14}
     owned = {type(optimizer).__name__: optimizer.param_groups for optimizer in seen}
-    parts = {p: group["parts"] for group in owned.pop("Muon", ()) for p in group["params"]}
+    muons = owned.pop("Muon", ())
+    parts = {p: group["parts"] for group in muons for p in group["params"]}
     assert parts == {p: 3 if p.shape == (3 * 32, 32) else 1 for p in matrices}  # q, k, v
+    assert all(group["weight_decay"] == 0.3 for group in muons if n >= 17)
     decays = {p: group["weight_decay"] for group in owned.pop("AdamW") for p in group["params"]}
     others = set(model.parameters()) - matrices
     assert decays == {p: 0.3 if p.dim() == 2 else 0.0 for p in others}
@@ -235,14 +243,16 @@ def test_orthogonal_on_gradients_of_the_model():
         assert 10 < large.sum() < len(s)  # the others come out smaller
 
 
-def test_muon_is_torchs_within_bfloat16():
+@pytest.mark.parametrize(("n", "decay"), [(14, 0.0), (17, 0.0), (17, 5.0)])
+def test_muon_is_torchs_within_bfloat16(n, decay):
     """Queries, keys and values are three matrices; torch's computes one by one, in bfloat16."""
     torch.manual_seed(0)
     fused, single = (nn.Parameter(torch.randn(96, 32)) for _ in range(2))
     start = torch.stack((fused, single)).detach().clone()
-    ours = MUON.Muon([{"params": [fused], "parts": 3}, {"params": [single]}], lr=0.02)
+    more = {"weight_decay": decay} if n >= 17 else {}
+    ours = STEPS[n].Muon([{"params": [fused], "parts": 3}, {"params": [single]}], lr=0.02, **more)
     parts = [nn.Parameter(x.clone()) for x in (*fused.detach().chunk(3), single.detach())]
-    how = {"momentum": 0.85, "weight_decay": 0.0, "adjust_lr_fn": "match_rms_adamw"}
+    how = {"momentum": 0.85, "weight_decay": decay, "adjust_lr_fn": "match_rms_adamw"}
     theirs = torch.optim.Muon(parts, lr=0.02, **how)
     for _ in range(5):
         fused.grad, single.grad = torch.randn(2, 96, 32) * torch.rand(())
@@ -331,11 +341,15 @@ def test_merges_are_those_of_counting_anew_and_decode_inverts_encode(text, other
     chars = sorted(set(text + other))
     merges, encoded = recounted(text, chars, vocab_size)
     assert TOKENS.learn_merges(text, chars, vocab_size) == merges
-    tokenizer = TOKENS.PairTokenizer(chars, merges)  # its parts are all that it needs
-    assert tokenizer.vocab_size == len(chars) + len(merges)
-    assert tokenizer.encode(text) == encoded
-    for written in (other, other + text):
-        assert tokenizer.decode(tokenizer.encode(written)) == written
+    for step in (TOKENS, CUTS):
+        tokenizer = step.PairTokenizer(chars, merges)  # its parts are all that it needs
+        assert tokenizer.vocab_size == len(chars) + len(merges)
+        assert tokenizer.encode(text) == encoded
+        for written in (other, other + text):
+            assert tokenizer.decode(tokenizer.encode(written)) == written
+    for dropout in (0.2, 0.8):
+        assert tokenizer.decode(tokenizer.encode(text, dropout)) == text
+    assert tokenizer.encode(text, 1.0) == [*map(chars.index, text)]
 
 
 def test_of_equally_common_pairs_the_one_with_the_lowest_tokens_is_merged():
@@ -365,9 +379,45 @@ def test_the_tokenizers_package_learns_and_encodes_the_same(file):
         assert [len(tokens) for tokens in encoded] == [456785, 53325]
 
 
-def test_an_unknown_character_is_named():
+def test_each_merge_that_is_possible_is_left_out_with_the_chance_of_dropout():
+    """Of those that are not passed over, the one that was learnt first is made: 1910.13267."""
+    a, b, c, ab, bc, abc = 1, 2, 3, 4, 5, 6
+    tokenizer = CUTS.PairTokenizer(list("\nabc"), [(a, b), (b, c), (ab, c)])
+    random.seed(0)
+    tokens, p = tokenizer.encode("abc\n" * 20_000, 0.3), 0.3
+    found = Counter(re.findall(r"[^0]+", "".join(map(str, tokens))))
+    wanted = {f"{abc}": (1 - p) ** 2, f"{ab}{c}": (1 - p) * p, f"{a}{bc}": p * (1 - p)}
+    wanted[f"{a}{b}{c}"] = p * p
+    assert {cut: found[cut] / 20_000 for cut in found} == pytest.approx(wanted, abs=0.015)
+
+
+def test_training_reads_cuts_whose_dropout_falls_to_zero(monkeypatch):
+    seen, real = [], CUTS.Corpus.batch
+
+    def spy(self, split, *args):
+        if self.splits.get("cut") is not None and split == "cut":
+            seen.append(self.splits["cut"].tolist())
+        return real(self, split, *args)
+
+    monkeypatch.setattr(CUTS.Corpus, "batch", spy)
+    config = make_config(18, max_iters=8, cut_interval=2, merge_dropout=0.5, vocab_size=150)
+    _, corpus = CUTS.main(config)
+    text, tokens = corpus.texts["train"], corpus.splits["train"]
+    assert len(seen) == 8
+    assert seen[::2] == seen[1::2]
+    assert all(corpus.tokenizer.decode(cut) == text for cut in seen[::2])
+    more = [len(cut) - len(tokens) for cut in seen[::2]]
+    assert more == sorted(more, reverse=True)
+    assert 0 < more[-1] < 0.4 * more[0]
+    assert tokens.tolist() == corpus.tokenizer.encode(text)  # what is evaluated
+    CUTS.main(config)
+    assert seen[8:] == seen[:8]  # a run can be repeated
+
+
+@pytest.mark.parametrize("step", [TOKENS, CUTS])
+def test_an_unknown_character_is_named(step):
     with pytest.raises(InputError, match="'☃'"):
-        TOKENS.PairTokenizer(list(" ab"), [(1, 2)]).encode("ab ☃")
+        step.PairTokenizer(list(" ab"), [(1, 2)]).encode("ab ☃")
 
 
 def test_the_loss_of_an_even_guess_is_counted_by_characters():

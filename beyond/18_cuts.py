@@ -1,0 +1,520 @@
+"""Step 18, cuts: the training split is cut into other tokens, again and again.
+
+New: BPE-dropout (arXiv 1910.13267). When the training split is cut into tokens, a merge that is
+possible is passed over now and then: " father" may be one token, or " fa" and "ther". Every 250
+optimiser steps it is cut anew, so fewer sequences of tokens come back unchanged.
+Losses and the prompt use the ordinary tokens, so the chance falls with each cut, towards zero. (In
+the paper, which is about translation, it stays.)
+Expect a val loss near 1.47 at the laptop size: no gain over step 17 in 2,000 steps. It comes in
+longer runs. We did not run the full size.
+Try --max-iters 4000: 1.45. With --size long, which takes about ten minutes on two cores of our CPU
+with bfloat16, we saw 1.41.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import random
+import re
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from tqdm import tqdm, trange
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # finds common/ from any folder
+from common.data import TINY_SHAKESPEARE, CharTokenizer, Corpus, read_text
+from common.device import select_device
+
+
+@dataclasses.dataclass
+class Config:
+    """Every setting of a run; each is a flag: --batch-size 64."""
+
+    batch_size: int = 64  # sequences in a batch (B)
+    block_size: int = 256  # longest context in tokens (T)
+    vocab_size: int = 512  # tokens that the tokenizer knows (V)
+    n_embd: int = 384  # width of the embeddings (C)
+    n_head: int = 6  # attention heads, which share the width
+    n_layer: int = 6  # blocks, one above the other
+    dropout: float = 0.2  # share of activations set to 0 in training
+    learning_rate: float = 1e-3  # of AdamW and Muon, at its highest
+    warmup_iters: int = 100  # optimiser steps in which the learning rate rises
+    weight_decay: float = 0.1  # of matrices
+    merge_dropout: float = 0.15  # chance that a possible merge is passed over, at first
+    cut_interval: int = 250  # optimiser steps between cuts
+    max_iters: int = 5000  # optimiser steps
+    eval_interval: int = 500  # optimiser steps between evaluations
+    eval_iters: int = 200  # batches of each split in an evaluation
+    size: str = "full"  # the video's; on a CPU the default is laptop
+    data: Path = TINY_SHAKESPEARE  # UTF-8 text to learn from
+    device: str = "auto"  # cpu, cuda, cuda:1, mps, or auto: the fastest there is
+    float32: bool = False  # no bfloat16, even where the processor is built for it
+    compile: bool = False  # train with torch.compile, which needs a C++ compiler
+    seed: int = 1337  # of every random draw
+    prompt: str = ""  # the sample continues this text
+    max_new_tokens: int = 500  # tokens to sample
+
+
+SIZES = {
+    "full": Config(),
+    "laptop": Config(
+        batch_size=16,
+        block_size=64,
+        n_embd=96,
+        n_head=3,
+        dropout=0.0,
+        learning_rate=1e-2,
+        weight_decay=0.3,
+        max_iters=2000,
+        eval_iters=20,
+        size="laptop",
+    ),
+    "long": Config(  # for a laptop, too: wider, a longer context, more steps
+        batch_size=16,
+        block_size=128,
+        n_embd=128,
+        n_head=4,
+        dropout=0.1,
+        learning_rate=1e-2,
+        weight_decay=0.5,
+        merge_dropout=0.2,
+        max_iters=3500,
+        eval_iters=20,
+        size="long",
+    ),
+}
+
+
+class Rotary(nn.Module):
+    """Turns pairs of features by angles that grow with the position, (B, n_head, T, head_size)."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        half = config.n_embd // config.n_head // 2
+        # Fast turns tell neighbours apart, slow turns tell distant places apart.
+        frequencies = 10000 ** (-torch.arange(half) / half)  # (head_size / 2), from 1 downwards
+        angles = torch.outer(torch.arange(config.block_size), frequencies)  # (T, head_size / 2)
+        self.register_buffer("cos", angles.cos(), persistent=False)
+        self.register_buffer("sin", angles.sin(), persistent=False)
+
+    def forward(self, x: Tensor, start: int) -> Tensor:
+        T = x.shape[2]
+        cos, sin = self.cos[start : start + T], self.sin[start : start + T]  # (T, head_size / 2)
+        # The same feature of both halves is a pair: a point in the plane, which is turned.
+        a, b = x.chunk(2, dim=-1)  # (B, n_head, T, head_size / 2) each
+        return torch.cat((a * cos - b * sin, a * sin + b * cos), dim=-1)
+
+
+class Cache:
+    """The keys and values of a layer at the last block_size positions of a text."""
+
+    def __init__(self, block_size: int) -> None:
+        self.block_size = block_size
+        self.k = self.v = None
+
+    def add(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Add those of T new positions, and return all, (B, n_head, S, head_size)."""
+        if self.k is not None:
+            k, v = torch.cat((self.k, k), dim=2), torch.cat((self.v, v), dim=2)
+        self.k, self.v = k[:, :, -self.block_size :], v[:, :, -self.block_size :]
+        return self.k, self.v
+
+
+class MultiHeadAttention(nn.Module):
+    """Causal attention, all heads at once, (B, T, C) to (B, T, C); 1706.03762, section 3.2.2."""
+
+    def __init__(self, config: Config, rotary: Rotary) -> None:
+        super().__init__()
+        assert config.n_embd % config.n_head == 0, "n_head must divide n_embd"
+        self.n_head = config.n_head
+        # One product for the queries, keys and values of all heads: few large products are faster.
+        self.qkv = nn.Linear(config.n_embd, 3 * config.n_embd, bias=False)
+        self.rotary = rotary
+        self.proj = nn.Linear(config.n_embd, config.n_embd)
+        # So that the model relies on no single number, training sets a random share of them to 0.
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor, cache: Cache | None = None) -> Tensor:
+        B, T, C = x.shape
+        q, k, v = self.qkv(x).split(C, dim=-1)  # (B, T, C) each
+        # A head must see its own features alone, so it becomes a dimension beside the batch.
+        q = q.view(B, T, self.n_head, C // self.n_head).transpose(1, 2)  # (B, n_head, T, head_size)
+        k = k.view(B, T, self.n_head, C // self.n_head).transpose(1, 2)  # (B, n_head, T, head_size)
+        v = v.view(B, T, self.n_head, C // self.n_head).transpose(1, 2)  # (B, n_head, T, head_size)
+        # Long queries and keys make softmax pick a single position, so all get one length.
+        q, k = F.rms_norm(q, q.shape[-1:]), F.rms_norm(k, k.shape[-1:])
+        # Keys are kept as they are and then turned: when the window slides, their positions change.
+        if cache is not None:
+            k, v = cache.add(k, v)  # (B, n_head, S, head_size)
+        S = k.shape[2]  # the positions to look at; the last T of them look
+        # A turned query times a turned key depends on their distance, not on where the two stand.
+        q, k = self.rotary(q, S - T), self.rotary(k, 0)
+        # On cuda one operation does what the lines below do, and never writes the scores to memory.
+        # With bfloat16 on our CPU it was slower. Its mask lets the first query see the first key
+        # alone, so it is not for a lone query with a cache.
+        if x.is_cuda and cache is None:
+            dropout = self.dropout.p if self.training else 0.0
+            x = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True)
+            return self.dropout(self.proj(x.transpose(1, 2).reshape(B, T, C)))  # (B, T, C)
+        scores = q @ k.transpose(-2, -1)  # (B, n_head, T, S), how well each query fits each key
+        # Scores spread as sqrt(head_size), and softmax of large scores picks a single position.
+        scores = scores * k.shape[-1] ** -0.5
+        # Position t has to predict what comes at t+1, so it must not see it: exp(-inf) is 0.
+        future = torch.ones(T, S, dtype=torch.bool, device=x.device).triu(S - T + 1)
+        scores = scores.masked_fill(future, float("-inf"))
+        weights = F.softmax(scores, dim=-1)  # (B, n_head, T, S), each row sums to 1
+        x = self.dropout(weights) @ v  # (B, n_head, T, head_size), an average of values
+        x = x.transpose(1, 2).reshape(B, T, C)  # the heads side by side again
+        return self.dropout(self.proj(x))  # (B, T, C)
+
+
+class FeedForward(nn.Module):
+    """Each position transformed on its own, (B, T, C) to (B, T, C); SwiGLU: arXiv 2002.05202."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        hidden = 8 * config.n_embd // 3  # three matrices so wide have as many weights as two of 4 C
+        self.gate = nn.Linear(config.n_embd, hidden)
+        self.up = nn.Linear(config.n_embd, hidden)
+        self.down = nn.Linear(hidden, config.n_embd)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        # silu(z) is z * sigmoid(z), a smooth ReLU: where it is near 0, the feature is shut off.
+        x = F.silu(self.gate(x)) * self.up(x)  # (B, T, 8/3 C), each feature times its gate
+        return self.dropout(self.down(x))  # (B, T, C)
+
+
+class Block(nn.Module):
+    """Communication, then computation: (B, T, C) to (B, T, C)."""
+
+    def __init__(self, config: Config, rotary: Rotary) -> None:
+        super().__init__()
+        self.attention = MultiHeadAttention(config, rotary)
+        self.feed_forward = FeedForward(config)
+        # So that a sub-layer finds inputs of one scale, each vector gets mean 0 and variance 1.
+        self.norm1 = nn.LayerNorm(config.n_embd)
+        self.norm2 = nn.LayerNorm(config.n_embd)
+
+    def forward(self, x: Tensor, cache: Cache | None = None) -> Tensor:
+        # A sum passes the gradient on whole, so it reaches the first block through all the others.
+        x = x + self.attention(self.norm1(x), cache)  # (B, T, C)
+        x = x + self.feed_forward(self.norm2(x))  # (B, T, C)
+        return x
+
+
+class LanguageModel(nn.Module):
+    """Transformer: idx (B, T) to logits (B, T, V), each from its own position and those before."""
+
+    def __init__(self, config: Config, vocab_size: int) -> None:
+        super().__init__()
+        self.block_size = config.block_size
+        self.token_embedding = nn.Embedding(vocab_size, config.n_embd)
+        rotary = Rotary(config)  # one for all blocks, since its tables are the same
+        self.blocks = nn.Sequential(*[Block(config, rotary) for _ in range(config.n_layer)])
+        self.norm = nn.LayerNorm(config.n_embd)
+        self.lm_head = nn.Linear(config.n_embd, vocab_size)
+        # Small weights make small logits, so the first guess is even and its loss near ln(V).
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                nn.init.normal_(module.weight, std=0.02)
+            if isinstance(module, nn.Linear) and module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+    def forward(
+        self, idx: Tensor, targets: Tensor | None = None, caches: list[Cache] | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Logits (B, T, V) of what follows, and their mean loss in nats: None without targets."""
+        x = self.token_embedding(idx)  # (B, T, C)
+        for i, block in enumerate(self.blocks):
+            x = block(x, caches[i] if caches else None)  # (B, T, C)
+        logits = self.lm_head(self.norm(x))  # (B, T, V)
+        if targets is None:
+            return logits, None
+        # cross_entropy takes one row of logits per target, so B and T become one dimension.
+        loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten())  # (B*T, V), (B*T,)
+        return logits, loss
+
+    @torch.no_grad()
+    def generate(self, idx: Tensor, max_new_tokens: int) -> Iterator[Tensor]:
+        """Continue idx (B, T) in evaluation mode, yielding each next token (B, 1) as drawn."""
+        self.eval()
+        caches = [Cache(self.block_size) for _ in self.blocks]
+        for _ in range(max_new_tokens):
+            idx = idx[:, -self.block_size :]  # (B, T), as far back as there are positions
+            logits, _ = self(idx, caches=caches)  # (B, T, V)
+            probs = F.softmax(logits[:, -1], dim=-1)  # (B, V)
+            idx_next = torch.multinomial(probs, num_samples=1)  # (B, 1)
+            idx = idx_next  # (B, 1), since the caches hold the rest
+            yield idx_next
+
+
+def autocast(config: Config, device: torch.device) -> torch.autocast:
+    """Inside it matrices are multiplied in bfloat16, where the processor is built for that."""
+    built = False  # most CPUs are slower with it, and on mps we did not try it
+    if device.type == "cuda":
+        built = torch.cuda.get_device_capability(device) >= (8, 0)
+    elif device.type == "cpu":
+        built = torch.cpu.get_capabilities().get("avx512_bf16", False)
+    return torch.autocast(device.type, torch.bfloat16, enabled=built and not config.float32)
+
+
+@torch.no_grad()
+def estimate_loss(model: nn.Module, corpus: Corpus, config: Config) -> dict[str, float]:
+    """Mean loss of each split in nats per character, over eval_iters random batches."""
+    model.eval()
+    means = {}
+    for split in ("train", "val"):
+        losses = torch.zeros(config.eval_iters)
+        for i in range(config.eval_iters):
+            x, y = corpus.batch(split, config.batch_size, config.block_size)  # (B, T)
+            with autocast(config, x.device):
+                _, loss = model(x, y)
+            losses[i] = loss.item()
+        # A loss per token grows with the length of the tokens, so this one is per character.
+        tokens_per_char = len(corpus.splits[split]) / len(corpus.texts[split])
+        means[split] = losses.mean().item() * tokens_per_char
+    model.train()
+    return means
+
+
+def learning_rate_at(step: int, config: Config) -> float:
+    """The learning rate of a step: it rises in the warm-up, then falls in a line to zero."""
+    # AdamW divides by averages that at first know few gradients, so the first steps are small.
+    if step < config.warmup_iters:
+        return config.learning_rate * (step + 1) / config.warmup_iters
+    # At a high rate the weights keep jumping around the minimum, so the rate falls to the end.
+    left = (config.max_iters - step) / (config.max_iters - config.warmup_iters)
+    return config.learning_rate * left
+
+
+def orthogonal(x: Tensor) -> Tensor:
+    """Matrices (n, rows, columns) made nearly orthogonal: their singular values come near 1.
+
+    A singular value says how far a matrix stretches one direction. Each Newton-Schulz step takes s
+    to 3.4445 s - 4.7750 s^3 + 2.0315 s^5. Values above 1/500 of the norm end between 0.68 and 1.21;
+    smaller ones, up to half of those of a gradient, end lower.
+    """
+    if x.shape[1] > x.shape[2]:
+        return orthogonal(x.mT).mT  # the products below are smaller
+    # With this norm no s is above 1: from 1.27 on the steps diverge.
+    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    for _ in range(5):
+        a = x @ x.mT  # (n, rows, rows)
+        b = torch.baddbmm(a, a, a, beta=-4.7750, alpha=2.0315)  # -4.7750 a + 2.0315 a a
+        x = torch.baddbmm(x, b, x, beta=3.4445)  # 3.4445 x + b x
+    return x
+
+
+class Muon(torch.optim.Optimizer):
+    """Moves matrices along their momentum made orthogonal; all of a group have one shape.
+
+    "parts" says how many matrices stand above each other in each parameter of a group.
+    """
+
+    def __init__(self, groups: list[dict], lr: float, weight_decay: float) -> None:
+        how = {"lr": lr, "momentum": 0.85, "weight_decay": weight_decay, "parts": 1}
+        super().__init__(groups, how)
+
+    @torch.no_grad()
+    def step(self) -> None:
+        for group in self.param_groups:
+            updates, momentum = [], group["momentum"]
+            for p in group["params"]:
+                state = self.state[p]
+                if not state:
+                    state["average"] = torch.zeros_like(p)
+                state["average"].lerp_(p.grad, 1 - momentum)
+                # Nesterov's momentum: the new gradient counts once more.
+                updates += p.grad.lerp(state["average"], momentum).chunk(group["parts"])
+            # One stack for all, since few large products are faster than many small ones.
+            updates = orthogonal(torch.stack(updates))  # (n, rows, columns)
+            # Entries near 0.2 as in AdamW's steps, so both take one learning rate: 2502.16982.
+            scale = 0.2 * max(updates.shape[1:]) ** 0.5
+            for p, update in zip(group["params"], updates.split(group["parts"]), strict=True):
+                # Large weights must be earned again at each step.
+                p.mul_(1 - group["lr"] * group["weight_decay"])
+                p.sub_(update.flatten(0, 1), alpha=group["lr"] * scale)
+
+
+def cut_anew(corpus: Corpus, config: Config, step: int) -> None:
+    """Cut the training split into tokens at random, for the optimiser steps from this one on."""
+    random.seed(config.seed + step)
+    # Losses use the ordinary tokens, so training comes near them at its end.
+    dropout = config.merge_dropout * (1 - step / config.max_iters)
+    tokens = corpus.tokenizer.encode(corpus.texts["train"], dropout)
+    corpus.splits["cut"] = torch.tensor(tokens, device=corpus.splits["train"].device)
+
+
+def train(model: nn.Module, corpus: Corpus, config: Config) -> None:
+    """Take max_iters optimiser steps on random batches, printing both losses on the way."""
+    # The embedding and the last layer are tables with a row for each token: AdamW keeps them.
+    stacks = [
+        {"params": [block.attention.qkv.weight for block in model.blocks], "parts": 3},
+        {"params": [block.attention.proj.weight for block in model.blocks]},
+        {"params": [block.feed_forward.gate.weight for block in model.blocks]},
+        {"params": [block.feed_forward.up.weight for block in model.blocks]},
+        {"params": [block.feed_forward.down.weight for block in model.blocks]},
+    ]
+    muon = Muon(stacks, config.learning_rate, config.weight_decay)
+    # Decay keeps weights small, against over-fitting; the gains of layer norm belong near 1.
+    matrices = [model.token_embedding.weight, model.lm_head.weight]
+    vectors = [p for p in model.parameters() if p.dim() < 2]  # biases, gains of layer norm
+    groups = [
+        {"params": matrices, "weight_decay": config.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    # fused: one operation updates all weights, which takes less time.
+    adamw = torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
+    if config.compile:
+        model = torch.compile(model)
+    for step in trange(config.max_iters, disable=None):  # no bar where there is no terminal
+        if step % config.eval_interval == 0 or step == config.max_iters - 1:
+            means = estimate_loss(model, corpus, config)
+            tqdm.write(f"step {step}: train loss {means['train']:.4f}, val loss {means['val']:.4f}")
+            sys.stdout.flush()  # at once, also through a pipe
+        if step % config.cut_interval == 0:
+            cut_anew(corpus, config, step)
+        x, y = corpus.batch("cut", config.batch_size, config.block_size)  # (B, T)
+        with autocast(config, x.device):
+            _, loss = model(x, y)
+        model.zero_grad()
+        loss.backward()
+        for group in adamw.param_groups + muon.param_groups:
+            group["lr"] = learning_rate_at(step, config)
+        adamw.step()
+        # The direction of a step need not be exact, so bfloat16 is enough here, too.
+        with autocast(config, x.device):
+            muon.step()
+
+
+# A token stays within a piece: a word or signs, each with the space before it, or white space. If
+# tokens spanned two words, a word would be cut in another way beside each neighbour.
+PIECE = re.compile(r" ?\w+| ?[^\w\s]+|\s+")
+
+
+def merge(tokens: list[int], pair: tuple[int, int], merged: int) -> list[int]:
+    """The tokens with each such pair, from left to right, replaced by the merged token."""
+    new = []
+    for token in tokens:
+        if new and (new[-1], token) == pair:
+            new[-1] = merged
+        else:
+            new.append(token)
+    return new
+
+
+def learn_merges(text: str, chars: list[str], vocab_size: int) -> list[tuple[int, int]]:
+    """The pairs to merge, each time the commonest, until there are vocab_size tokens.
+
+    Of pairs that are equally common the one with the lowest tokens is merged.
+    """
+    # Most pieces occur often, so the pairs of each distinct one are counted once, and multiplied.
+    times = Counter(PIECE.findall(text))
+    characters = CharTokenizer("".join(chars))
+    tokens = {piece: characters.encode(piece) for piece in times}
+    pairs, where = Counter(), defaultdict(set)  # how often a pair occurs, and in which pieces
+
+    def count(piece: str, sign: int) -> None:
+        for pair in pairwise(tokens[piece]):
+            pairs[pair] += sign * times[piece]
+            where[pair].add(piece)
+
+    for piece in tokens:
+        count(piece, 1)
+    merges = []
+    while len(chars) + len(merges) < vocab_size and any(pairs.values()):
+        best = min(pairs, key=lambda pair: (-pairs[pair], pair))
+        for piece in list(where[best]):
+            count(piece, -1)
+            tokens[piece] = merge(tokens[piece], best, len(chars) + len(merges))
+            count(piece, 1)
+        merges.append(best)
+    return merges
+
+
+class PairTokenizer(CharTokenizer):
+    """Turns a text into tokens and back: a token is a character, or a pair that was merged."""
+
+    def __init__(self, chars: list[str], merges: list[tuple[int, int]]) -> None:
+        super().__init__("".join(chars))
+        self.merges = merges
+        self.merged = {pair: len(chars) + i for i, pair in enumerate(merges)}
+        self.texts = list(chars)  # of each token
+        for left, right in merges:
+            self.texts.append(self.texts[left] + self.texts[right])
+        self.vocab_size = len(self.texts)  # V
+
+    def encode(self, text: str, dropout: float = 0.0) -> list[int]:
+        """The tokens of a text: in each piece, pairs are merged in the order they were learnt.
+
+        With dropout, each pair that could be merged is passed over with that chance.
+        """
+        characters, encoded = iter(super().encode(text)), []
+        for piece in PIECE.findall(text):
+            tokens = [next(characters) for _ in piece]
+            while known := [
+                pair
+                for pair in pairwise(tokens)
+                if pair in self.merged and random.random() >= dropout
+            ]:
+                first = min(known, key=self.merged.get)
+                tokens = merge(tokens, first, self.merged[first])
+            encoded += tokens
+        return encoded
+
+    def decode(self, tokens: Iterable[int]) -> str:
+        """The text of tokens: the inverse of encode."""
+        return "".join([self.texts[token] for token in tokens])
+
+
+def main(config: Config) -> tuple[nn.Module, Corpus]:
+    """Train a model from scratch, print what it writes after the prompt, and return both."""
+    torch.manual_seed(config.seed)
+    device = select_device(config.device)
+    texts = read_text(config.data)
+    chars = CharTokenizer(texts["train"] + texts["val"]).chars
+    merges = learn_merges(texts["train"], chars, config.vocab_size)
+    corpus = Corpus(texts, PairTokenizer(chars, merges), device, config.seed)
+    tokenizer = corpus.tokenizer
+    # A model can only continue: without a prompt, it continues the first of chars, a line end.
+    idx = torch.tensor([tokenizer.encode(config.prompt or tokenizer.chars[0])], device=device)
+    model = LanguageModel(config, tokenizer.vocab_size).to(device)
+    print(f"{sum(p.numel() for p in model.parameters()):,} parameters on {device}", flush=True)
+    hint = "; --size laptop ends in minutes" if config.size == "full" else ""
+    print(f"{config.size} size{hint}", flush=True)
+    # Ctrl-C ends the training, not the run: the model writes its sample as it is.
+    with contextlib.suppress(KeyboardInterrupt):
+        train(model, corpus, config)
+    print(config.prompt, end="")
+    for token in model.generate(idx, config.max_new_tokens):
+        print(tokenizer.decode(token[0]), end="", flush=True)
+    print()
+    return model, corpus
+
+
+def parse_args(argv: list[str] | None = None) -> Config:
+    """The settings of a size, with what the command line asks for in their place."""
+    parser = argparse.ArgumentParser(description=__doc__, argument_default=argparse.SUPPRESS)
+    for field in dataclasses.fields(Config):
+        flag = "--" + field.name.replace("_", "-")
+        if field.type is bool:  # a switch, which takes no value
+            parser.add_argument(flag, action="store_true")
+            continue
+        defaults = dict.fromkeys(str(getattr(size, field.name)) for size in SIZES.values())
+        choices = SIZES if field.name == "size" else None
+        parser.add_argument(flag, type=field.type, choices=choices, help=" or ".join(defaults))
+    given = vars(parser.parse_args(argv))
+    on_cpu = select_device(given.get("device", "auto")).type == "cpu"
+    size = given.get("size", "laptop" if on_cpu else "full")
+    return dataclasses.replace(SIZES[size], **given)
+
+
+if __name__ == "__main__":
+    model, corpus = main(parse_args())
