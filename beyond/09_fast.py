@@ -8,7 +8,7 @@ not. We did not run cuda and mps. PyTorch's tracker reports that fused attention
 dropout on mps, so it is used on cuda alone:
 https://github.com/pytorch/pytorch/issues/184126
 Expect a val loss near 1.80 at the laptop size. We did not run the full size.
-Try --float32: the losses of step 8 to the last digit; on our CPU a step took 60 ms instead of 36.
+Try --float32: the losses of step 8 to the last digit; on our CPU a step took 36 ms instead of 19.
 On a CPU without AVX-512 BF16 the flag changes nothing.
 """
 

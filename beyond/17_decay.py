@@ -301,8 +301,8 @@ class Muon(torch.optim.Optimizer):
     """
 
     def __init__(self, groups: list[dict], lr: float, weight_decay: float) -> None:
-        how = {"lr": lr, "momentum": 0.85, "weight_decay": weight_decay, "parts": 1}
-        super().__init__(groups, how)
+        defaults = {"lr": lr, "momentum": 0.85, "parts": 1, "weight_decay": weight_decay}
+        super().__init__(groups, defaults)
 
     @torch.no_grad()
     def step(self) -> None:
@@ -335,7 +335,7 @@ def train(model: nn.Module, corpus: Corpus, config: Config) -> None:
         {"params": [block.feed_forward.up.weight for block in model.blocks]},
         {"params": [block.feed_forward.down.weight for block in model.blocks]},
     ]
-    muon = Muon(stacks, config.learning_rate, config.weight_decay)
+    muon = Muon(stacks, lr=config.learning_rate, weight_decay=config.weight_decay)
     # Decay keeps weights small, against over-fitting; the gains of layer norm belong near 1.
     matrices = [model.token_embedding.weight, model.lm_head.weight]
     vectors = [p for p in model.parameters() if p.dim() < 2]  # biases, gains of layer norm
