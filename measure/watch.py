@@ -5,7 +5,8 @@
 
 Runs the script as it is, with its flags. found.json then has the number of its optimiser steps, the
 bytes of the parameters that these move, and the median milliseconds from the end of one step to the
-end of the next, which an evaluation now and then does not change. With --loss it also has the loss
+end of the next, which an evaluation now and then does not change; mean_ms is their mean without the
+last. With --loss it also has the loss
 of its model over the whole validation split of Tiny Shakespeare, in windows of so many tokens; with
 --tuning over the last tenth of the training split. With --vocab-size the tokens are lesson 16's.
 """
@@ -73,6 +74,8 @@ def main() -> None:
     times = [after - before for before, after in itertools.pairwise(ends)]
     groups = [group for optimizer in set(optimizers) for group in optimizer.param_groups]
     found = {"steps": len(ends), "ms": round(1000 * statistics.median(times), 2)}
+    if len(times) > 1:  # an evaluation is within the last of them, and before the first one
+        found["mean_ms"] = round(1000 * statistics.mean(times[:-1]), 2)
     found["bytes"] = sum(p.nbytes for group in groups for p in group["params"])
     if args.loss:
         texts = tuning_texts(TINY_SHAKESPEARE) if args.tuning else read_text(TINY_SHAKESPEARE)

@@ -19,7 +19,7 @@ from torch import nn
 
 from common.download import SAMPLE
 
-tool, step18 = (importlib.import_module(f"beyond.{name}") for name in ("checkpoint", "18_cuts"))
+tool, step18 = map(importlib.import_module, ("beyond.checkpoint", "beyond.18_bpe_dropout"))
 load = functools.partial(torch.load, weights_only=True)
 TEXT = SAMPLE.read_text(encoding="utf-8")[:4000]
 SHAPE = {"vocab_size": 80, "n_embd": 16, "n_head": 2, "n_layer": 1, "block_size": 8}

@@ -20,9 +20,9 @@ from common.data import CharTokenizer, load_corpus, read_text
 from common.download import SAMPLE, TINY_SHAKESPEARE
 
 NAMES = "08_batched_heads 09_fast 10_schedule 11_rotary 12_qk_norm 13_swiglu 14_muon 15_cache"
-NAMES += " 16_tokens 17_decay 18_cuts"
+NAMES += " 16_tokens 17_decay 18_bpe_dropout"
 STEPS = {int(name[:2]): importlib.import_module(f"beyond.{name}") for name in NAMES.split()}
-MUON, TOKENS, CUTS = STEPS[14], STEPS[16], STEPS[18]
+MUON, TOKENS, BPE_DROPOUT = STEPS[14], STEPS[16], STEPS[18]
 T = 8  # block_size of the toy size
 SMALL = {"batch_size": 4, "block_size": T, "n_embd": 32, "n_head": 4, "n_layer": 2, "dropout": 0.0}
 SMALL |= {"max_iters": 4, "eval_interval": 2, "eval_iters": 2, "warmup_iters": 2}
@@ -47,7 +47,7 @@ def make_model(n, shake=0.0, **more):
 def make_corpus():
     """Of characters; lesson 18 cuts it anew, which changes nothing without merges."""
     corpus = load_corpus(SAMPLE, torch.device("cpu"), seed=5)
-    corpus.tokenizer = CUTS.PairTokenizer(corpus.tokenizer.chars, [])
+    corpus.tokenizer = BPE_DROPOUT.PairTokenizer(corpus.tokenizer.chars, [])
     return corpus
 
 
@@ -341,7 +341,7 @@ def test_merges_are_those_of_counting_anew_and_decode_inverts_encode(text, other
     chars = sorted(set(text + other))
     merges, encoded = recounted(text, chars, vocab_size)
     assert TOKENS.learn_merges(text, chars, vocab_size) == merges
-    for step in (TOKENS, CUTS):
+    for step in (TOKENS, BPE_DROPOUT):
         tokenizer = step.PairTokenizer(chars, merges)  # its parts are all that it needs
         assert tokenizer.vocab_size == len(chars) + len(merges)
         assert tokenizer.encode(text) == encoded
@@ -382,7 +382,7 @@ def test_the_tokenizers_package_learns_and_encodes_the_same(file):
 def test_each_merge_that_is_possible_is_left_out_with_the_chance_of_dropout():
     """Of those that are not passed over, the one that was learnt first is made: 1910.13267."""
     a, b, c, ab, bc, abc = 1, 2, 3, 4, 5, 6
-    tokenizer = CUTS.PairTokenizer(list("\nabc"), [(a, b), (b, c), (ab, c)])
+    tokenizer = BPE_DROPOUT.PairTokenizer(list("\nabc"), [(a, b), (b, c), (ab, c)])
     random.seed(0)
     tokens, p = tokenizer.encode("abc\n" * 20_000, 0.3), 0.3
     found = Counter(re.findall(r"[^0]+", "".join(map(str, tokens))))
@@ -392,16 +392,16 @@ def test_each_merge_that_is_possible_is_left_out_with_the_chance_of_dropout():
 
 
 def test_training_reads_cuts_whose_dropout_falls_to_zero(monkeypatch):
-    seen, real = [], CUTS.Corpus.batch
+    seen, real = [], BPE_DROPOUT.Corpus.batch
 
     def spy(self, split, *args):
         if split == "cut":
             seen.append(self.splits["cut"].tolist())
         return real(self, split, *args)
 
-    monkeypatch.setattr(CUTS.Corpus, "batch", spy)
+    monkeypatch.setattr(BPE_DROPOUT.Corpus, "batch", spy)
     config = make_config(18, max_iters=8, cut_interval=2, merge_dropout=0.5, vocab_size=150)
-    _, corpus = CUTS.main(config)
+    _, corpus = BPE_DROPOUT.main(config)
     text, tokens = corpus.texts["train"], corpus.splits["train"]
     assert len(seen) == 8
     assert seen[::2] == seen[1::2]
@@ -410,11 +410,11 @@ def test_training_reads_cuts_whose_dropout_falls_to_zero(monkeypatch):
     assert more == sorted(more, reverse=True)
     assert 0 < more[-1] < 0.4 * more[0]
     assert tokens.tolist() == corpus.tokenizer.encode(text)  # what is evaluated
-    CUTS.main(config)
+    BPE_DROPOUT.main(config)
     assert seen[8:] == seen[:8]  # a run can be repeated
 
 
-@pytest.mark.parametrize("step", [TOKENS, CUTS])
+@pytest.mark.parametrize("step", [TOKENS, BPE_DROPOUT])
 def test_an_unknown_character_is_named(step):
     with pytest.raises(InputError, match="'☃'"):
         step.PairTokenizer(list(" ab"), [(1, 2)]).encode("ab ☃")

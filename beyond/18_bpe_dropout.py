@@ -1,8 +1,8 @@
-"""Step 18, cuts: the training split is cut into other tokens, again and again.
+"""Step 18, BPE-dropout: the training split is cut into other tokens, again and again.
 
-New: BPE-dropout (arXiv 1910.13267). When the training split is cut into tokens, a merge that is
-possible is passed over now and then: " father" may be one token, or " fa" and "ther". Every 250
-optimiser steps it is cut anew, so fewer sequences of tokens come back unchanged.
+New: when the training split is cut into tokens, a merge that is possible is passed over now and
+then (arXiv 1910.13267): " father" may be one token, or " fa" and "ther". Every 250 optimiser steps
+it is cut anew, so fewer sequences of tokens come back unchanged.
 Losses and the prompt use the ordinary tokens, so the chance falls with each cut, towards zero. (In
 the paper, which is about translation, it stays.)
 Expect a val loss near 1.47 at the laptop size: no gain over step 17 in 2,000 steps. It comes in
