@@ -362,15 +362,15 @@ class Muon(torch.optim.Optimizer):
             # Entries near 0.2 as in AdamW's steps, so both take one learning rate: 2502.16982.
             scale = 0.2 * max(updates.shape[1:]) ** 0.5
             for p, update in zip(group["params"], updates.split(group["parts"]), strict=True):
-                # Large weights must be earned again at each step.
+                # Each weight shrinks by a share; what gradients keep asking for grows back.
                 p.mul_(1 - group["lr"] * group["weight_decay"])
                 p.sub_(update.flatten(0, 1), alpha=group["lr"] * scale)
 
 
 def cut_anew(corpus: Corpus, config: Config, step: int) -> None:
     """Cut the training split into tokens at random, for the optimiser steps from this one on."""
-    random.seed(config.seed + step)
-    # Losses use the ordinary tokens, so training comes near them at its end.
+    random.seed(config.seed + step)  # the same cuts in each run with the seed
+    # Losses use the ordinary tokens, so the chance falls towards zero at the end.
     dropout = config.merge_dropout * (1 - step / config.max_iters)
     tokens = corpus.tokenizer.encode(corpus.texts["train"], dropout)
     corpus.splits["cut"] = torch.tensor(tokens, device=corpus.splits["train"].device)
@@ -443,7 +443,7 @@ def train(model: nn.Module, corpus: Corpus, config: Config) -> None:
     start, best = 0, {"step": 0, "loss": float("inf"), "model": weights}
     must_match = {name: getattr(config, name) for name in SHAPE}
     must_match["text"] = hashlib.sha256("".join(corpus.texts.values()).encode()).hexdigest()
-    must_match |= {"chars": corpus.tokenizer.chars, "merges": corpus.tokenizer.merges}
+    must_match |= {"chars": corpus.tokenizer.chars, "merges": list(corpus.tokenizer.merged)}
     saved = load(config.checkpoint) if config.checkpoint.exists() else None
     if WORLD_SIZE > 1:
         saved = agree(saved, must_match["text"])
@@ -551,7 +551,6 @@ class PairTokenizer(CharTokenizer):
 
     def __init__(self, chars: list[str], merges: list[tuple[int, int]]) -> None:
         super().__init__("".join(chars))
-        self.merges = merges
         self.merged = {pair: len(chars) + i for i, pair in enumerate(merges)}
         self.texts = list(chars)  # of each token
         for left, right in merges:
@@ -561,7 +560,8 @@ class PairTokenizer(CharTokenizer):
     def encode(self, text: str, dropout: float = 0.0) -> list[int]:
         """The tokens of a text: in each piece, pairs are merged in the order they were learnt.
 
-        With dropout, each pair that could be merged is passed over with that chance.
+        With dropout, each pair that could be merged is passed over with that chance, drawn anew
+        before every merge.
         """
         encoded = []
         for piece in PIECE.findall(text):

@@ -57,7 +57,7 @@ RACE = {  # who runs, with which settings, for how many optimiser steps
     "the video's code": ("video", {}, [2000]),
     "nanoGPT's recipe": ("nanoGPT", {}, [2000]),
     "nanoGPT, learning rate tuned": ("nanoGPT", TUNED, [2000]),
-    "nanoGPT so, with our tokens": ("nanoGPT", TUNED | {"dataset": "tokens"}, [2000]),
+    "nanoGPT, tuned, our tokens": ("nanoGPT", TUNED | {"dataset": "tokens"}, [2000]),
     "lesson 15": ("15_cache", ["--float32"], [200]),
     "lesson 15, bfloat16": ("15_cache", [], [200, 1400]),
     "lesson 16": ("16_tokens", ["--float32"], [150, 2000]),
@@ -148,7 +148,7 @@ def milliseconds(name: str, folder: Path) -> float:
 
 def tune(folder: Path, pool: concurrent.futures.Executor) -> None:
     """Print the losses of nanoGPT with several learning rates, on the tuning split."""
-    for name in ("nanoGPT, learning rate tuned", "nanoGPT so, with our tokens"):
+    for name in ("nanoGPT, learning rate tuned", "nanoGPT, tuned, our tokens"):
         for rate in RATES:
             rates = {"learning_rate": rate, "min_lr": rate / 10}
             runs = [pool.submit(others, folder, name, 1000, seed, 1, rates) for seed in SEEDS]
