@@ -1,7 +1,7 @@
 """Step 17, weight decay: a text that is read again and again, against over-fitting.
 
 New: Muon's matrices shrink a little at each step (rule: arXiv 2502.16982). Step 14 had taken them
-out of AdamW's weight decay. At the laptop size the decay of all matrices is 0.3 now, instead of 0.1.
+out of AdamW's weight decay. At the laptop size the decay of all matrices is now 0.3, not 0.1.
 In 2,000 steps a batch of 16 x 64 tokens reads the training split four and a half times. What one
 passage alone has taught fades in part before it is read again; what many ask for is renewed: this
 is our explanation, and only the loss was measured.
