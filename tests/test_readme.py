@@ -62,6 +62,10 @@ def check(command):
             load(SCRIPTS[file]).parse_args(rest)
     else:
         source = (ROOT / file).read_text(encoding="utf-8")
+        if inner := next((word for word in rest if word in SCRIPTS), None):  # which it runs
+            at = rest.index(inner)
+            check(shlex.join(["python", *rest[at:]]))
+            rest = rest[:at]
         for before, word in itertools.pairwise(["", *rest]):
             if before == "--flags":  # of the script that the command names first
                 load(rest[0]).parse_args(word.split())
