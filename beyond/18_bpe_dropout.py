@@ -6,8 +6,8 @@ it is cut anew, so fewer sequences of tokens come back unchanged.
 Losses and the prompt use the ordinary tokens, so the chance falls with each cut, towards zero. (In
 the paper, which is about translation, it stays.)
 Expect a val loss near 1.47 at the laptop size and a train loss near 1.22: less over-fitting, but no
-gain over step 17 in 2,000 steps. It comes in longer runs. At the full size we ran 500 steps alone:
-1.51, with one seed.
+gain over step 17 in 2,000 steps. The gain comes in longer runs. At the full size we ran 500 steps
+alone: 1.51, with one seed.
 Try --max-iters 4000: 1.45. Or --size long, with a wider model, a longer context and dropout, too:
 1.41, after about eight minutes of training on two cores of our CPU with bfloat16.
 """

@@ -6,9 +6,9 @@
 Runs the script as it is, with its flags. found.json then has the number of its optimiser steps, the
 bytes of the parameters that these move, and the median milliseconds from the end of one step to the
 end of the next, which an evaluation now and then does not change; mean_ms is their mean without the
-last. With --loss it also has the loss
-of its model over the whole validation split of Tiny Shakespeare, in windows of so many tokens; with
---tuning over the last tenth of the training split. With --vocab-size the tokens are lesson 16's.
+last. With --loss it also has the loss of its model over the whole validation split of Tiny
+Shakespeare, in windows of so many tokens; with --tuning over the last tenth of the training split.
+With --vocab-size the tokens are lesson 16's.
 """
 
 import argparse
