@@ -65,6 +65,7 @@ def torchrun(path, words, script=tool.__file__, where=("--standalone", "--nproc-
     """A run that torchrun starts, in a process group of its own as in a terminal."""
     command = [sys.executable, "-m", "torch.distributed.run", *where, str(script), *words]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+    environment["PYTHONFAULTHANDLER"] = "1"  # a worker that aborts says where
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     process = subprocess.Popen(command, **pipes, env=environment, start_new_session=True)
     try:
@@ -83,7 +84,7 @@ def workers(process):
 
 def finish(process, status=0):
     out, err = process.communicate(timeout=300)
-    assert (process.returncode != 0) == (status != 0), err
+    assert (process.returncode != 0) == (status != 0), out + err
     return out, err
 
 
