@@ -1,8 +1,13 @@
 """Checkpoint, a tool: the training of step 18 goes on after a break, and the model is kept.
 
-New: each evaluation writes a checkpoint to runs/. --resume goes on from it; on a CPU the losses and
-the sample are those of a run without a break. --sample writes a sample and trains nothing. Samples
-are from the weights with the lowest val loss so far.
+New: every 50 optimiser steps a checkpoint is written to runs/. After Ctrl-C, kill -9 or a crash
+--resume goes on from it; on a CPU the losses and the sample are those of a run without a break.
+--sample writes a sample and trains nothing.
+After Ctrl-C the sample is from the newest weights. A finished run and --sample take them, too,
+unless the last evaluation found a higher val loss than an earlier one: then the weights of the
+evaluation with the lowest val loss.
+--resume --max-iters 4000 trains a finished run further: the learning rate, which has fallen to
+zero, jumps back to the rate that a run of 4000 steps has there.
 Expect the losses of step 18.
 Try --sample --prompt "ROMEO:" --temperature 0.8 --top-k 20 after a run.
 """
@@ -64,6 +69,7 @@ class Config:
     temperature: float = 1.0  # below 1 favours likely tokens; 0 takes the likeliest
     top_k: int = 0  # draw from the k likeliest tokens; 0 from all
     checkpoint: Path = CHECKPOINT  # where the run is kept
+    save_interval: int = 50  # optimiser steps between checkpoints
     resume: bool = False  # go on from the checkpoint, or start where there is none
     sample: bool = False  # sample from the checkpoint, without training
 
@@ -376,7 +382,7 @@ def load(path: Path) -> dict:
         raise InputError(f"cannot read {path}: {error.strerror}") from None
     except Exception:  # what a damaged file raises is not documented
         checkpoint = None
-    if not isinstance(checkpoint, dict) or "merges" not in checkpoint:
+    if not isinstance(checkpoint, dict) or "is_best" not in checkpoint:
         raise InputError(f"{path} is damaged, or no checkpoint of this script")
     return checkpoint
 
@@ -419,7 +425,7 @@ def train(model: nn.Module, corpus: Corpus, config: Config) -> None:
     # Batches and dropout come from these, so a run that goes on needs their states.
     generators = [corpus.generator, torch.default_generator, *torch.cuda.default_generators]
     weights = model.state_dict()  # the model's own tensors: their values are always the latest
-    start, best = 0, {"step": 0, "loss": float("inf"), "model": weights}
+    start, best, is_best = 0, {"step": 0, "loss": float("inf"), "model": weights}, True
     must_match = {name: getattr(config, name) for name in SHAPE}
     must_match["text"] = hashlib.sha256("".join(corpus.texts.values()).encode()).hexdigest()
     must_match |= {"chars": corpus.tokenizer.chars, "merges": list(corpus.tokenizer.merged)}
@@ -429,7 +435,7 @@ def train(model: nn.Module, corpus: Corpus, config: Config) -> None:
             if saved[name] != must_match[name]:
                 way = "--checkpoint with another name starts a new run"
                 raise InputError(f"{config.checkpoint} was made with another {name}; {way}")
-        start, best = saved["step"], saved["best"]
+        start, best, is_best = saved["step"], saved["best"], saved["is_best"]
         model.load_state_dict(saved["model"])
         for optimizer, state in zip((adamw, muon), saved["optimizers"], strict=True):
             # Weight decay and the like stay those of this run.
@@ -437,20 +443,19 @@ def train(model: nn.Module, corpus: Corpus, config: Config) -> None:
         # This machine may have more GPUs than the last one, or fewer.
         for generator, state in zip(generators, saved["generators"], strict=False):
             generator.set_state(state)
+        if saved["max_iters"] < config.max_iters:
+            rate = learning_rate_at(start, config)
+            print(f"learning rate {rate:.2g}: step {start} of {config.max_iters}", flush=True)
     if config.compile:
         model = torch.compile(model)
     for step in trange(
         start, config.max_iters, initial=start, total=config.max_iters, disable=None
     ):
         if step % config.eval_interval == 0 or step == config.max_iters - 1:
-            # From before the evaluation, since a run that goes on begins with this evaluation.
-            states = [generator.get_state() for generator in generators]
             means = estimate_loss(model, corpus, config)
-            if means["val"] < best["loss"]:
+            is_best = means["val"] < best["loss"]
+            if is_best:
                 best = {"step": step, "loss": means["val"], "model": copy.deepcopy(weights)}
-            checkpoint = must_match | {"step": step, "model": weights, "best": best}
-            checkpoint["optimizers"] = [adamw.state_dict()["state"], muon.state_dict()["state"]]
-            save(config.checkpoint, checkpoint | {"generators": states})
             tqdm.write(f"step {step}: train loss {means['train']:.4f}, val loss {means['val']:.4f}")
             sys.stdout.flush()  # at once, also through a pipe
         # A run that goes on needs the cut that the broken one had.
@@ -467,6 +472,12 @@ def train(model: nn.Module, corpus: Corpus, config: Config) -> None:
         # The direction of a step need not be exact, so bfloat16 is enough here, too.
         with autocast(config, x.device):
             muon.step()
+        if step % config.save_interval == 0 or step == config.max_iters - 1:
+            checkpoint = must_match | {"step": step + 1, "max_iters": config.max_iters}
+            checkpoint |= {"model": weights, "best": best, "is_best": is_best}
+            checkpoint["optimizers"] = [adamw.state_dict()["state"], muon.state_dict()["state"]]
+            checkpoint["generators"] = [generator.get_state() for generator in generators]
+            save(config.checkpoint, checkpoint)
 
 
 # A token stays within a piece: a word or signs, each with the space before it, or white space. If
@@ -573,15 +584,17 @@ def main(config: Config) -> tuple[nn.Module, Corpus | None]:
     if not config.sample:
         hint = "; --size laptop ends in minutes" if config.size == "full" else ""
         print(f"{config.size} size{hint}", flush=True)
-        # Ctrl-C ends the training, not the run: the model writes its sample.
+        # Ctrl-C ends the training, not the run: the model writes its sample as it is.
         with contextlib.suppress(KeyboardInterrupt):
             train(model, corpus, config)
-    if config.checkpoint.exists():  # without a single evaluation there is none
+    if config.checkpoint.exists():  # without a single step there is none
         saved = load(config.checkpoint)
-        step, best = saved["step"], saved["best"]
-        print(f"{config.checkpoint}: --resume goes on from step {step}", flush=True)
-        print(f"sample of step {best['step']}, val loss {best['loss']:.4f}:", flush=True)
-        model.load_state_dict(best["model"])
+        print(f"{config.checkpoint}: --resume goes on from step {saved['step']}", flush=True)
+        # After Ctrl-C the weights at hand are newer than those of the checkpoint.
+        if config.sample or saved["step"] >= config.max_iters:
+            kept = saved if saved["is_best"] else saved["best"]
+            print(f"sample of step {kept['step']}:", flush=True)
+            model.load_state_dict(kept["model"])
     print(config.prompt, end="")
     for token in model.generate(idx, config.max_new_tokens, config.temperature, config.top_k):
         print(tokenizer.decode(token[0]), end="", flush=True)
