@@ -293,7 +293,7 @@ def test_a_file_that_is_missing_or_something_else(folder, name):
         with pytest.raises(InputError, match=rf"^cannot use \S+{name}: .*$"):
             load(folder)
     (folder / name).unlink()
-    with pytest.raises(InputError, match=rf"{name}: FileNotFoundError: .*No such file"):
+    with pytest.raises(InputError, match=rf"^cannot read \S+{name}: No such file or directory$"):
         load(folder)
 
 
@@ -337,3 +337,17 @@ def test_the_hub_or_what_to_fetch_and_where_to_put_it(folder, monkeypatch):
     (folder / "merges.txt").unlink()
     with pytest.raises(InputError, match=r"^.*merges\.txt.* from https://\S+ .*--weights \S+$"):
         load("")
+
+
+def test_without_a_network_the_error_says_so(tmp_path):
+    """In a process of its own, with a cache that is empty, and forbidden to call the hub."""
+    pytest.importorskip("huggingface_hub", reason="needs beyond/requirements.txt")
+    command = [sys.executable, ROOT / "beyond" / "gpt2.py", "--device", "cpu"]
+    environment = os.environ | {"HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
+    assert done.returncode == 1
+    start = (
+        "GPT-2 could not be downloaded (no network, or no answer from the hub): save config.json"
+    )
+    assert done.stderr.startswith(start)
+    assert len(done.stderr.splitlines()) == 1
