@@ -1,8 +1,8 @@
 """Exercise 2, addition: the model of step 8 learns to add two numbers.
 
 New: the problems are drawn, not read from a file. The sum is written last digit first, as we add on
-paper (arXiv 2307.03381), and only its characters count in the loss. One problem in eleven is kept
-out of training, for the test.
+paper (arXiv 2307.03381), and only its characters count in the loss. One problem in twelve is kept
+out of training, for the test, and so is the same problem with its numbers exchanged.
 Video: its description suggests this, https://www.youtube.com/watch?v=kCc8FmEb1nY
 Expect 1,000 right answers to 1,000 unseen problems, with each of three seeds. It does not learn to
 add longer numbers than those in training.
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from tqdm import tqdm, trange
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # finds common/ from any folder
+from common import InputError
 from common.data import CharTokenizer
 from common.device import select_device
 
@@ -39,16 +40,17 @@ class Config:
     max_iters: int = 1000  # optimiser steps
     eval_interval: int = 100  # optimiser steps between evaluations
     eval_iters: int = 5  # batches of each split in an evaluation
-    digits: int = 3  # digits of the longest numbers
+    digits: int = 3  # digits of the longest numbers in training
+    extra_digits: int = 0  # how many digits more each number of the test has
     plain: bool = False  # write the sum as usual, not the last digit first
-    test_size: int = 1000  # problems in the test
+    test_size: int = 1000  # problems in the test, at most
     device: str = "auto"  # cpu, cuda, cuda:1, mps, or auto: the fastest there is
     seed: int = 1337  # of every random draw
 
     @property
     def block_size(self) -> int:
         """Longest context in characters (T): a problem with its sum, but for the last character."""
-        return 3 * self.digits + 2
+        return 3 * (self.digits + self.extra_digits) + 2
 
 
 class MultiHeadAttention(nn.Module):
@@ -167,17 +169,22 @@ class Corpus:
     def __init__(self, config: Config, device: torch.device) -> None:
         self.tokenizer = CharTokenizer("+0123456789=")
         self.digits, self.plain, self.device = config.digits, config.plain, device
+        self.width = config.digits + config.extra_digits  # of a number, with zeros in front
         self.generator = torch.Generator().manual_seed(config.seed)
 
-    def draw(self, split: str, n: int) -> Tensor:
-        """Random pairs (n, 2). No pair is in both splits."""
+    def draw(self, split: str, n: int, extra: int = 0) -> Tensor:
+        """Random pairs (n, 2), `extra` digits longer. A pair and its exchange share one split."""
         pairs = torch.empty(0, 2, dtype=torch.long)
         while len(pairs) < n:
             # Few numbers are short, so how many digits a number may have is drawn first.
             limits = 10 ** torch.randint(1, self.digits + 1, (n, 2), generator=self.generator)
             drawn = torch.randint(10**self.digits, (n, 2), generator=self.generator) % limits
-            # The remainder by 11 depends on all digits: both splits have each digit in each place.
-            held_out = (drawn[:, 0] + 2 * drawn[:, 1]) % 11 == 0  # (n,)
+            # Extra digits stand in front, and the first of them is not 0.
+            front = torch.randint(10**extra // 10, 10**extra, (n, 2), generator=self.generator)
+            drawn = drawn + front * 10**self.digits
+            # Sum and product do not change when the numbers are exchanged. Their remainder by 11
+            # depends on all digits, so both splits have each digit in each place.
+            held_out = (drawn.sum(dim=1) + drawn.prod(dim=1)) % 11 == 0  # (n,)
             pairs = torch.cat((pairs, drawn[held_out == (split == "val")]))
         return pairs[:n]
 
@@ -186,10 +193,10 @@ class Corpus:
         rows = []
         for a, b in pairs.tolist():
             # With zeros in front, the ones, tens and hundreds each have a fixed position.
-            total = f"{a + b:0{self.digits + 1}}"
+            total = f"{a + b:0{self.width + 1}}"
             # A carry goes from the last digit to the first, and so does the model.
             total = total if self.plain else total[::-1]
-            line = f"{a:0{self.digits}}+{b:0{self.digits}}={total}"
+            line = f"{a:0{self.width}}+{b:0{self.width}}={total}"
             rows.append(self.tokenizer.encode(line))
         return torch.tensor(rows, device=self.device)
 
@@ -198,7 +205,7 @@ class Corpus:
         lines = self.lines(self.draw(split, batch_size))  # (B, T+1)
         x, y = lines[:, :block_size], lines[:, 1:].clone()
         # Nobody can predict the problem, so it does not count: cross_entropy ignores -100.
-        y[:, : 2 * self.digits + 1] = -100
+        y[:, : 2 * self.width + 1] = -100
         return x, y
 
 
@@ -236,8 +243,10 @@ def train(model: nn.Module, corpus: Corpus, config: Config) -> None:
 
 def add(model: nn.Module, corpus: Corpus, pairs: Tensor) -> list[str]:
     """The sum of each pair (n, 2) as the model writes it: not always a number."""
-    idx = corpus.lines(pairs)[:, : 2 * corpus.digits + 2]  # (n, T), up to the =
-    answers = torch.cat(list(model.generate(idx, corpus.digits + 1)), dim=1)  # (n, digits+1)
+    if pairs.min() < 0 or pairs.max() >= 10**corpus.width:
+        raise InputError(f"this model adds numbers from 0 to {10**corpus.width - 1}")
+    idx = corpus.lines(pairs)[:, : 2 * corpus.width + 2]  # (n, T), up to the =
+    answers = torch.cat(list(model.generate(idx, corpus.width + 1)), dim=1)  # (n, width+1)
     texts = [corpus.tokenizer.decode(answer) for answer in answers]
     return [(text if corpus.plain else text[::-1]).lstrip("0") or "0" for text in texts]
 
@@ -253,7 +262,10 @@ def main(config: Config) -> tuple[nn.Module, Corpus]:
     # Ctrl-C ends the training, not the run: the model is tested as it is.
     with contextlib.suppress(KeyboardInterrupt):
         train(model, corpus, config)
-    pairs = corpus.draw("val", config.test_size)
+    # Short problems are drawn often, and all count once, so more are drawn than the test needs.
+    drawn = corpus.draw("val", 10 * config.test_size, config.extra_digits).tolist()
+    problems = list({frozenset(pair): pair for pair in drawn}.values())
+    pairs = torch.tensor(problems[: config.test_size])  # (test_size, 2), all different
     right, wrong = [], []
     for (a, b), text in zip(pairs.tolist(), add(model, corpus, pairs), strict=True):
         (right if text == str(a + b) else wrong).append(f"{a}+{b}={text}")
