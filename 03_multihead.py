@@ -1,9 +1,10 @@
 """Step 3, multi-head attention: four small heads, each with an average of its own.
 
-New: the one head of size 32 becomes four heads of size 8, their results side by side. A head has
-one average to give; four heads can look for four things.
+New: the one head of size 32 becomes four heads of size 8, their results side by side. A head gives
+one average; four heads give four, and each can look for something else.
 Video: 1:21:59, https://www.youtube.com/watch?v=kCc8FmEb1nY&t=4919s
-Expect a val loss near 2.28, down from 2.40, with the same number of parameters.
+Expect a val loss near 2.28, down from 2.40, with the same number of parameters. Not every network
+gains so much from its heads: step 8 shows one that does not.
 Try --n-head 8: 2.27, so eight heads of size 4 are about as good as four of size 8.
 """
 

@@ -2,7 +2,7 @@
 
 New: Block, three times over. Video: 1:26:48, https://www.youtube.com/watch?v=kCc8FmEb1nY&t=5208s
 Expect a val loss near 2.33, worse than the 2.25 of step 4: depth alone trains badly. In the first
-training step the gradient of the first block has 0.10 to 0.27 of the length of the last one's.
+training step the gradient of the first block is 0.10 to 0.27 times as long as that of the last.
 Try --n-layer 1: 2.25, since one block is step 4 again.
 """
 

@@ -1,10 +1,10 @@
-"""Step 12, QK-norm: queries and keys of one length.
+"""Step 12, QK-norm: queries and keys whose numbers have one size.
 
 New: each query and key is divided by the root mean square of its features (arXiv 2010.04245, and
 1910.07467 for the norm). A score then says how well two directions agree, and no score can grow
 without bound: at most sqrt(head_size), however large the weights become.
-Expect a val loss near 1.68 at the laptop size. We did not run the full size.
-Try --max-iters 500: 1.92. Step 10 ends at 2.08 there; rotary positions have their part in that.
+Expect a val loss near EXP12, down from EXP11.
+Try --max-iters 500 here and in step 11: TRY12 and TRY11B.
 """
 
 import argparse

@@ -1,13 +1,12 @@
-"""Step 17, weight decay: a text that is read again and again, against over-fitting.
+"""Step 18, weight decay: against over-fitting.
 
-New: Muon's matrices shrink a little at each step (rule: arXiv 2502.16982). Step 14 had taken them
-out of AdamW's weight decay. At the laptop size the decay of all matrices is now 0.3, not 0.1.
-In 2,000 steps a batch of 16 x 64 tokens reads the training split four and a half times. What one
-passage alone has taught fades in part before it is read again; what many ask for is renewed: this
-is our explanation, and only the loss was measured.
-Expect a val loss near 1.47 at the laptop size and a train loss near 1.17; step 16 ends at 1.49 and
-1.14, so it over-fits more. We did not run the full size.
-Try --weight-decay 1: 1.49. Now it hinders what the model should learn, too.
+New: at each step every matrix loses a small share of itself (arXiv 1711.05101; with Muon
+2502.16982). In 2,000 steps the run reads the training split four and a half times. A weight that
+only one passage asked for shrinks before that passage comes again; a weight that many passages ask
+for is pulled back up. That is our explanation; we measured the loss alone.
+Expect a val loss near EXP18 and a train loss near TRAIN18; step 17 ends at EXP17 and TRAIN17, so it
+over-fits more.
+Try --weight-decay 1: TRY18. So much decay hinders what the model should learn, too.
 """
 
 import argparse
