@@ -309,7 +309,7 @@ def test_files_that_do_not_fit_each_other(folder):
     assert error(n_layer=3) == "model.safetensors: KeyError: 'h.2.attn.c_attn.weight'"
     assert error(n_layer=1).startswith("model.safetensors: ValueError: this model has no h.1.")
     assert "wpe.weight is (32, 48), not (64, 48)" in error(n_positions=64)
-    assert error(n_head=5) == "config.json: AssertionError: n_head must divide n_embd"
+    assert error(n_head=5) == "config.json: AssertionError: n_head 5 does not divide n_embd 48"
     assert "layer_norm_epsilon" in error(layer_norm_epsilon=1e-6)
     assert "activation_function" in error(activation_function="gelu")
     assert "vocab_size is 9" in error(vocab_size=9)
