@@ -8,7 +8,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import CHROMIUM, FILES, ROOT, SAMPLE, load, run, small_flags, small_model
-
 from test_lessons import T, lesson, looks_back, make_model
 
 from common.data import TINY_SHAKESPEARE
@@ -163,8 +162,8 @@ def test_text_is_read_through_the_cache_and_without():
         windows = rows[:, :-1].unfold(1, T, 1).flatten(0, 1)  # each of T characters
         last = model(windows)[0][:, -1]
     targets = rows[:, T:].flatten()
-    for found, logits in ((kept, logits[:, T - 1 :].flatten(0, 1)), (anew, last)):
-        wanted = F.cross_entropy(logits, targets, reduction="none")
+    for found, rows in ((kept, logits[:, T - 1 :].flatten(0, 1)), (anew, last)):
+        wanted = F.cross_entropy(rows, targets, reduction="none")
         torch.testing.assert_close(found, wanted, rtol=0, atol=1e-5)
     assert (kept - anew).abs().mean() > 0.1
 
