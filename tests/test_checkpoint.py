@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import importlib
 import io
 import os
 import re
@@ -12,14 +11,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import conftest
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import SAMPLE, TABLE, toy
 from torch import nn
 
-from common.download import SAMPLE
-
-tool, step18 = map(importlib.import_module, ("beyond.checkpoint", "beyond.18_bpe_dropout"))
+tool, last_lesson = conftest.load("checkpoint"), conftest.load(TABLE["checkpoint"]["extends"])
 load = functools.partial(torch.load, weights_only=True)
 TEXT = SAMPLE.read_text(encoding="utf-8")[:4000]
 SHAPE = {"vocab_size": 80, "n_embd": 16, "n_head": 2, "n_layer": 1, "block_size": 8}
@@ -34,7 +33,7 @@ class Killed(BaseException):
 def flags(path, *switches, **settings):
     text = path.with_name("text.txt")
     text.write_text(TEXT, encoding="utf-8")
-    settings = SHAPE | RUN | {"data": text, "checkpoint": path} | settings
+    settings = toy(tool, **SHAPE | RUN | {"data": text, "checkpoint": path} | settings)
     words = [word for k, v in settings.items() for word in ("--" + k.replace("_", "-"), str(v))]
     return [*words, *switches]
 
@@ -131,13 +130,6 @@ def test_the_generator_of_a_gpu_goes_on_too(path, monkeypatch):
     assert torch.equal(gpu.get_state(), state)
     monkeypatch.setattr(torch.cuda, "default_generators", ())  # on a machine without one
     assert go(path, "--resume") == from_step(19, printed)
-
-
-def test_a_compiled_model_is_kept_under_the_names_of_the_model(whole, path, monkeypatch):
-    monkeypatch.setattr(torch, "compile", nn.DataParallel)  # wraps a model as torch.compile does
-    path.unlink()
-    assert go(path, "--compile") == whole[1]
-    assert same(load(path), load(whole[0]))
 
 
 def test_the_sample_is_of_the_weights_with_the_lowest_val_loss(path, monkeypatch):
@@ -273,7 +265,7 @@ def a_model(step):
 @pytest.mark.parametrize(("temperature", "top_k"), [(0.5, 0), (2.0, 5), (1.0, 99), (0, 0), (0, 7)])
 def test_temperature_and_top_k_set_the_probabilities(monkeypatch, temperature, top_k):
     model, idx, seen, draw = a_model(tool), torch.tensor([[1, 2, 3]]), [], torch.multinomial
-    assert same([*model.generate(idx, 20)], [*a_model(step18).generate(idx, 20)])
+    assert same([*model.generate(idx, 20)], [*a_model(last_lesson).generate(idx, 20)])
     monkeypatch.setattr(torch, "multinomial", lambda p, **how: seen.append(p) or draw(p, **how))
     for token in model.generate(idx, 5, temperature, top_k):
         logits = model(idx)[0][0, -1]

@@ -80,15 +80,6 @@ def test_docstrings_name_the_experiment_and_what_it_gave(name):
     assert f"{found['val_loss']:.2f}" in said
 
 
-@measured
-def test_what_is_said_of_the_order_of_the_losses_is_so():
-    one, two, three, four, five, six, _ = (RESULTS[name]["val_loss"] for name in VIDEO)
-    assert one > two > three > four  # "Down to step 4"
-    assert five > four > six  # "step 5 ... is worse", "step 6 says what helps"
-    assert five - six > max(one - two, two - three, three - four)  # "the largest gain so far"
-    assert RESULTS[VIDEO[1]]["parameters"] == RESULTS[VIDEO[2]]["parameters"]  # "stays the same"
-
-
 # --- How it is made ---
 
 
