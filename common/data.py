@@ -1,7 +1,8 @@
 """The first section of the video: a text becomes tokens, and tokens become batches.
 
-A model computes with numbers, so each distinct character gets one, its token. The model learns from
-short windows of the text: x is what it sees, y is what comes next at each position of x.
+A model computes with numbers, so each distinct character gets a number, its token. The model
+learns from short windows of the text: x is what the model sees, and y is what comes next at each
+position of x.
 `python -m common.data` shows this on Tiny Shakespeare.
 Video: 0:07:52, https://www.youtube.com/watch?v=kCc8FmEb1nY&t=472s
 """
@@ -25,7 +26,8 @@ def read_text(path: str | Path) -> dict[str, str]:
     if path.resolve() == TINY_SHAKESPEARE and not path.exists():
         path = download_or_sample()
     try:
-        text = path.read_text(encoding="utf-8").removeprefix("\ufeff")  # a mark of some editors
+        # Some editors put a mark, U+FEFF, before the text.
+        text = path.read_text(encoding="utf-8").removeprefix("\ufeff")
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from None
     except UnicodeDecodeError as error:
@@ -47,7 +49,9 @@ class CharTokenizer:
     def encode(self, text: str) -> list[int]:
         """The tokens of a text. Raises InputError for characters that are not in chars."""
         if unknown := sorted(set(text) - set(self.chars)):
-            raise InputError(f"not in the text to learn from: {', '.join(map(repr, unknown))}")
+            raise InputError(
+                f"these characters are not in the text: {', '.join(map(repr, unknown))}"
+            )
         return [self.stoi[char] for char in text]
 
     def decode(self, tokens: Iterable[int]) -> str:
@@ -66,15 +70,21 @@ class Corpus:
             split: torch.tensor(tokenizer.encode(text), device=device)
             for split, text in texts.items()
         }
-        # Whatever a model draws at random, the batches stay the same: they have a generator of
-        # their own, on the CPU, since each device draws other numbers.
+        # The batches have their own generator, so they stay the same whatever a model draws at
+        # random. It is on the CPU, since each device draws other numbers.
         self.generator = torch.Generator().manual_seed(seed)
 
     def batch(self, split: str, batch_size: int, block_size: int) -> tuple[Tensor, Tensor]:
         """Random windows x of a split and what comes next, y: both (B, T), int64, on the device.
 
-        Raises InputError where a split is too short for a window and the token after it.
+        Raises InputError for a batch without a token, and where a split is too short for a window
+        and the token after it.
         """
+        if batch_size < 1 or block_size < 1:
+            raise InputError(
+                f"batch_size {batch_size} and block_size {block_size} give no batch: "
+                "both must be at least 1"
+            )
         tokens, shortest = self.splits[split], min(map(len, self.splits.values()))
         if block_size >= shortest:
             raise InputError(
@@ -88,13 +98,13 @@ class Corpus:
 
 
 def load_corpus(path: str | Path, device: torch.device, seed: int) -> Corpus:
-    """A text as a corpus of characters on the device; the seed is that of its batches."""
+    """A text as a corpus of characters on the device; the seed is for the batches."""
     texts = read_text(path)
     return Corpus(texts, CharTokenizer(texts["train"] + texts["val"]), device, seed)
 
 
 def main() -> None:
-    """Print what the scripts learn from: characters, tokens, the split and one window."""
+    """Print what the scripts learn from: characters, tokens, the splits and a window."""
     corpus = load_corpus(TINY_SHAKESPEARE, torch.device("cpu"), seed=1337)
     tokenizer = corpus.tokenizer
     print(f"{tokenizer.vocab_size} characters: {''.join(tokenizer.chars)!r}")
@@ -105,7 +115,7 @@ def main() -> None:
         *(f"{split}: {len(tokens):,} tokens" for split, tokens in corpus.splits.items()), sep=", "
     )
     x, y = corpus.batch("train", batch_size=1, block_size=8)  # (1, T)
-    print(f"one window is 8 examples: x = {x[0].tolist()}, y = {y[0].tolist()}")
+    print(f"a window has 8 examples: x = {x[0].tolist()}, y = {y[0].tolist()}")
     for t in range(8):
         context, target = tokenizer.decode(x[0, : t + 1]), tokenizer.decode(y[0, t : t + 1])
         print(f"  after {context!r} comes {target!r}")

@@ -1,7 +1,7 @@
-"""Tiny Shakespeare from its home on the network: the whole, right text, or none.
+"""Downloads Tiny Shakespeare: the whole text, checked by its hash, or nothing.
 
-A try waits at most 5 s for a connection and 5 s for each next piece of the text; there are three
-tries. Nothing bounds how long the system takes to look up the host's name. Ctrl-C ends all of it.
+There are three tries. Each waits at most 5 s for a connection and 5 s for each next piece of the
+text. Nothing limits how long the system takes to look up the host's name. Ctrl-C ends the program.
 """
 
 import hashlib
@@ -21,14 +21,15 @@ SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
 
 
 def download_or_sample() -> Path:
-    """Tiny Shakespeare, downloaded; without a network, the play that comes with the project."""
+    """The path of Tiny Shakespeare, downloaded; without a network, that of the bundled sample."""
     try:
         download()
-    except OSError as error:  # those of requests are OSErrors, too
+    except OSError as error:  # errors of requests are OSErrors, too
         reason = type(error).__name__ if isinstance(error, requests.RequestException) else error
         print(
-            f"Tiny Shakespeare could not be downloaded ({reason}), so this run learns from "
-            f"{SAMPLE}; for the real text, save {URL} as {TINY_SHAKESPEARE}",
+            f"Tiny Shakespeare could not be downloaded ({reason}). The text is {SAMPLE}, and the "
+            "losses in the docstrings are those of Tiny Shakespeare. "
+            f"To get it, save {URL} as {TINY_SHAKESPEARE}",
             file=sys.stderr,
         )
         return SAMPLE
@@ -36,16 +37,17 @@ def download_or_sample() -> Path:
 
 
 def download() -> None:
-    """Fetch Tiny Shakespeare and put it in place in one go. Raises OSError where that fails."""
+    """Download Tiny Shakespeare; the file appears when it is whole. Raises OSError otherwise."""
     session = requests.Session()
     retries = Retry(2, backoff_factor=0.5, status_forcelist=range(500, 600))
-    retries.respect_retry_after_header = False  # a server may ask to wait for an hour
+    # A server may ask to wait for an hour.
+    retries.respect_retry_after_header = False
     session.mount("https://", HTTPAdapter(max_retries=retries))
     with session.get(URL, timeout=5, stream=True) as response:
         response.raise_for_status()
         text = b"".join(tqdm(response.iter_content(1024), unit="kB", total=1090, disable=None))
     if hashlib.sha256(text).hexdigest() != SHA256:
-        raise OSError("what arrived is another text")
+        raise OSError("the server sent another text")
     part = TINY_SHAKESPEARE.with_name(f"input.txt.{os.getpid()}")
     try:
         part.write_bytes(text)

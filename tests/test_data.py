@@ -101,6 +101,14 @@ def test_the_first_batch_finds_that_either_split_is_too_short(split, sizes):
         corpus.batch(split, 2, 9)
 
 
+@pytest.mark.parametrize("sizes", [(0, 8), (-1, 8), (4, 0), (4, -1)])
+def test_a_batch_without_a_token_is_refused(sizes):
+    words = "batch_size {} and block_size {} give no batch".format(*sizes)
+    with pytest.raises(InputError, match=f"^{words}: both must be at least 1$"):
+        corpus_of(DISTINCT).batch("train", *sizes)
+    assert corpus_of(DISTINCT).batch("train", 1, 1)[0].shape == (1, 1)
+
+
 def test_the_lesson_on_data_shows_a_window_of_the_text(monkeypatch, capsys):
     """`python -m common.data`, here on the bundled text."""
     monkeypatch.setattr(data, "TINY_SHAKESPEARE", SAMPLE)
