@@ -7,10 +7,7 @@ Takes pieces out of a step in its source, and trains what is left with three see
 the whole validation split go to measure/results/pieces.json.
 """
 
-import concurrent.futures
 import json
-import multiprocessing
-import os
 import sys
 
 import losses
@@ -40,8 +37,7 @@ RESULTS = losses.RESULTS.with_name("pieces.json")
 
 def main() -> None:
     """Train each variant, and print and write its losses."""
-    context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(os.cpu_count(), context) as pool:
+    with losses.processes() as pool:
         jobs = {
             (step, piece): [
                 pool.submit(losses.run, step, seed, flags.split(), False, edits)
