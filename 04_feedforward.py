@@ -10,6 +10,7 @@ Try --n-embd 64: 2.13, so a wider network helps at once.
 import argparse
 import contextlib
 import dataclasses
+import inspect
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,13 +52,15 @@ class Head(nn.Module):
         self.query = nn.Linear(config.n_embd, head_size, bias=False)
         self.key = nn.Linear(config.n_embd, head_size, bias=False)
         self.value = nn.Linear(config.n_embd, head_size, bias=False)
+        # A buffer is no weight: it goes to the device with the model and is never trained.
         self.register_buffer("tril", torch.tril(torch.ones(config.block_size, config.block_size)))
 
     def forward(self, x: Tensor) -> Tensor:
         T = x.shape[1]
         q, k, v = self.query(x), self.key(x), self.value(x)  # (B, T, head_size) each
         scores = q @ k.transpose(-2, -1)  # (B, T, T), how well each query fits each key
-        # Scores spread as sqrt(head_size), and softmax of large scores picks a single position.
+        # A sum of head_size products has head_size times their variance. Without the root below,
+        # softmax of such large scores picks a single position, and the others get no gradient.
         scores = scores * k.shape[-1] ** -0.5
         # Position t has to predict what comes at t+1, so it must not see it: exp(-inf) is 0.
         scores = scores.masked_fill(self.tril[:T, :T] == 0, float("-inf"))
@@ -70,7 +73,9 @@ class MultiHeadAttention(nn.Module):
 
     def __init__(self, config: Config) -> None:
         super().__init__()
-        assert config.n_embd % config.n_head == 0, "n_head must divide n_embd"
+        assert config.n_embd % config.n_head == 0, (
+            f"n_head {config.n_head} does not divide n_embd {config.n_embd}"
+        )
         head_size = config.n_embd // config.n_head
         self.heads = nn.ModuleList(Head(config, head_size) for _ in range(config.n_head))
 
@@ -149,6 +154,7 @@ def estimate_loss(model: nn.Module, corpus: Corpus, config: Config) -> dict[str,
 
 def train(model: nn.Module, corpus: Corpus, config: Config) -> None:
     """Take max_iters optimiser steps on random batches, printing both losses on the way."""
+    # AdamW divides the step of each weight by the usual size of its gradients.
     # fused: one operation updates all weights, which takes less time.
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, fused=True)
     for step in trange(config.max_iters, disable=None):  # no bar where there is no terminal
@@ -165,6 +171,8 @@ def train(model: nn.Module, corpus: Corpus, config: Config) -> None:
 
 def main(config: Config) -> tuple[nn.Module, Corpus]:
     """Train a model from scratch, print what it writes after the prompt, and return both."""
+    # Tensors this small gain nothing from a second thread, and lose much beside another program.
+    torch.set_num_threads(1)
     torch.manual_seed(config.seed)
     device = select_device(config.device)
     corpus = load_corpus(config.data, device, config.seed)
@@ -172,23 +180,29 @@ def main(config: Config) -> tuple[nn.Module, Corpus]:
     # A model can only continue: without a prompt, it continues the first of chars, a line end.
     idx = torch.tensor([tokenizer.encode(config.prompt or tokenizer.chars[0])], device=device)
     model = LanguageModel(config, tokenizer.vocab_size).to(device)
-    print(f"{sum(p.numel() for p in model.parameters()):,} parameters on {device}", flush=True)
-    # Ctrl-C ends the training, not the run: the model writes its sample as it is.
+    parameters = sum(p.numel() for p in model.parameters())
+    print(f"{parameters:,} parameters on {device}", flush=True)
+    # Ctrl-C ends the training, and the model writes its sample; Ctrl-C then ends the sample.
     with contextlib.suppress(KeyboardInterrupt):
         train(model, corpus, config)
     print(config.prompt, end="")
-    for token in model.generate(idx, config.max_new_tokens):
-        print(tokenizer.decode(token[0]), end="", flush=True)
+    with contextlib.suppress(KeyboardInterrupt):
+        for token in model.generate(idx, config.max_new_tokens):
+            print(tokenizer.decode(token[0]), end="", flush=True)
     print()
     return model, corpus
 
 
 def parse_args(argv: list[str] | None = None) -> Config:
     """The settings that the command line asks for."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog=inspect.getsource(Config),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     for field in dataclasses.fields(Config):
         flag = "--" + field.name.replace("_", "-")
-        parser.add_argument(flag, type=field.type, default=field.default, help="%(default)s")
+        parser.add_argument(flag, type=field.type, default=field.default)
     return Config(**vars(parser.parse_args(argv)))
 
 

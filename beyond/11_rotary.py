@@ -1,16 +1,16 @@
 """Step 11, rotary positions: attention sees how far apart two characters are.
 
-New: queries and keys are turned by angles that grow with their position (arXiv 2104.09864), in the
-place of the position embedding. A score then depends on the query, the key and the distance between
-them, not on where they stand: what the model learns at one place of the context holds at every
-place.
-Expect a val loss near 1.70 at the laptop size. We did not run the full size.
-Try --block-size 16: 2.02 with a quarter of the context.
+New: queries and keys are turned by angles that grow with their position (arXiv 2104.09864), instead
+of a position embedding. A score then depends on the query, the key and the distance between them,
+not on where they stand: what the model learns at one place holds at every place.
+Expect a val loss near EXP11, down from EXP10.
+Try --block-size 16: TRY11 with a quarter of the context.
 """
 
 import argparse
 import contextlib
 import dataclasses
+import inspect
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,42 +29,23 @@ from common.device import select_device
 class Config:
     """Every setting of a run; each is a flag: --batch-size 64."""
 
-    batch_size: int = 64  # sequences in a batch (B)
-    block_size: int = 256  # longest context in characters (T)
-    n_embd: int = 384  # width of the embeddings (C)
-    n_head: int = 6  # attention heads, which share the width
+    batch_size: int = 16  # sequences in a batch (B)
+    block_size: int = 64  # longest context in characters (T)
+    n_embd: int = 96  # width of the embeddings (C)
+    n_head: int = 3  # attention heads, which share the width
     n_layer: int = 6  # blocks, one above the other
-    dropout: float = 0.2  # share of activations set to 0 in training
-    learning_rate: float = 1e-3  # of AdamW, at its highest
+    dropout: float = 0.0  # share of activations set to 0 in training
+    learning_rate: float = 5e-3  # of AdamW, at its highest
     warmup_iters: int = 100  # optimiser steps in which the learning rate rises
-    weight_decay: float = 0.1  # of matrices in AdamW
-    max_iters: int = 5000  # optimiser steps
+    max_iters: int = 2000  # optimiser steps
     eval_interval: int = 500  # optimiser steps between evaluations
-    eval_iters: int = 200  # batches of each split in an evaluation
-    size: str = "full"  # the video's; on a CPU the default is laptop
+    eval_iters: int = 20  # batches of each split in an evaluation
     data: Path = TINY_SHAKESPEARE  # UTF-8 text to learn from
     device: str = "auto"  # cpu, cuda, cuda:1, mps, or auto: the fastest there is
     float32: bool = False  # no bfloat16, even where the processor is built for it
-    compile: bool = False  # train with torch.compile, which needs a C++ compiler
     seed: int = 1337  # of every random draw
     prompt: str = ""  # the sample continues this text
     max_new_tokens: int = 500  # characters to sample
-
-
-SIZES = {
-    "full": Config(),
-    "laptop": Config(
-        batch_size=16,
-        block_size=64,
-        n_embd=96,
-        n_head=3,
-        dropout=0.0,
-        learning_rate=5e-3,
-        max_iters=2000,
-        eval_iters=20,
-        size="laptop",
-    ),
-}
 
 
 class Rotary(nn.Module):
@@ -72,10 +53,14 @@ class Rotary(nn.Module):
 
     def __init__(self, config: Config) -> None:
         super().__init__()
-        half = config.n_embd // config.n_head // 2
-        # Fast turns tell neighbours apart, slow turns tell distant places apart.
+        head_size = config.n_embd // config.n_head
+        assert head_size % 2 == 0, f"features turn in pairs, but head_size {head_size} is odd"
+        half = head_size // 2
+        # Fast turns tell neighbours apart, slow turns tell distant places apart. 10000 is the
+        # paper's: the slowest pair makes no whole turn in a context, so no two places look alike.
         frequencies = 10000 ** (-torch.arange(half) / half)  # (head_size / 2), from 1 downwards
         angles = torch.outer(torch.arange(config.block_size), frequencies)  # (T, head_size / 2)
+        # Tables that can be computed again need no place in a saved model: not persistent.
         self.register_buffer("cos", angles.cos(), persistent=False)
         self.register_buffer("sin", angles.sin(), persistent=False)
 
@@ -90,14 +75,17 @@ class Rotary(nn.Module):
 class MultiHeadAttention(nn.Module):
     """Causal attention, all heads at once, (B, T, C) to (B, T, C); 1706.03762, section 3.2.2."""
 
-    def __init__(self, config: Config, rotary: Rotary) -> None:
+    def __init__(self, config: Config) -> None:
         super().__init__()
-        assert config.n_embd % config.n_head == 0, "n_head must divide n_embd"
+        assert config.n_embd % config.n_head == 0, (
+            f"n_head {config.n_head} does not divide n_embd {config.n_embd}"
+        )
         self.n_head = config.n_head
         # One product for the queries, keys and values of all heads: few large products are faster.
         self.qkv = nn.Linear(config.n_embd, 3 * config.n_embd, bias=False)
-        self.rotary = rotary
+        self.rotary = Rotary(config)
         self.proj = nn.Linear(config.n_embd, config.n_embd)
+        # A buffer is no weight: it goes to the device with the model and is never trained.
         self.register_buffer("tril", torch.tril(torch.ones(config.block_size, config.block_size)))
         # So that the model relies on no single number, training sets a random share of them to 0.
         self.dropout = nn.Dropout(config.dropout)
@@ -111,14 +99,9 @@ class MultiHeadAttention(nn.Module):
         v = v.view(B, T, self.n_head, C // self.n_head).transpose(1, 2)  # (B, n_head, T, head_size)
         # A turned query times a turned key depends on their distance, not on where the two stand.
         q, k = self.rotary(q), self.rotary(k)
-        # On cuda one operation does what the lines below do, and never writes the scores to memory.
-        # With bfloat16 on our CPU it was slower.
-        if x.is_cuda:
-            dropout = self.dropout.p if self.training else 0.0
-            x = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True)
-            return self.dropout(self.proj(x.transpose(1, 2).reshape(B, T, C)))  # (B, T, C)
         scores = q @ k.transpose(-2, -1)  # (B, n_head, T, T), how well each query fits each key
-        # Scores spread as sqrt(head_size), and softmax of large scores picks a single position.
+        # A sum of head_size products has head_size times their variance. Without the root below,
+        # softmax of such large scores picks a single position, and the others get no gradient.
         scores = scores * k.shape[-1] ** -0.5
         # Position t has to predict what comes at t+1, so it must not see it: exp(-inf) is 0.
         scores = scores.masked_fill(self.tril[:T, :T] == 0, float("-inf"))
@@ -147,9 +130,9 @@ class FeedForward(nn.Module):
 class Block(nn.Module):
     """Communication, then computation: (B, T, C) to (B, T, C)."""
 
-    def __init__(self, config: Config, rotary: Rotary) -> None:
+    def __init__(self, config: Config) -> None:
         super().__init__()
-        self.attention = MultiHeadAttention(config, rotary)
+        self.attention = MultiHeadAttention(config)
         self.feed_forward = FeedForward(config)
         # So that a sub-layer finds inputs of one scale, each vector gets mean 0 and variance 1.
         self.norm1 = nn.LayerNorm(config.n_embd)
@@ -169,8 +152,7 @@ class LanguageModel(nn.Module):
         super().__init__()
         self.block_size = config.block_size
         self.token_embedding = nn.Embedding(vocab_size, config.n_embd)
-        rotary = Rotary(config)  # one for all blocks, since its tables are the same
-        self.blocks = nn.Sequential(*[Block(config, rotary) for _ in range(config.n_layer)])
+        self.blocks = nn.Sequential(*[Block(config) for _ in range(config.n_layer)])
         self.norm = nn.LayerNorm(config.n_embd)
         self.lm_head = nn.Linear(config.n_embd, vocab_size)
         # Small weights make small logits, so the first guess is even and its loss near ln(V).
@@ -204,14 +186,18 @@ class LanguageModel(nn.Module):
             yield idx_next
 
 
+def uses_bfloat16(config: Config, device: torch.device) -> bool:
+    """Whether the processor is built for bfloat16, and no flag forbids it."""
+    if device.type == "cuda":
+        built = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:  # a CPU without AVX-512 BF16 is slower with bfloat16; on mps we did not try it
+        built = device.type == "cpu" and torch.cpu.get_capabilities().get("avx512_bf16", False)
+    return built and not config.float32
+
+
 def autocast(config: Config, device: torch.device) -> torch.autocast:
     """Inside it matrices are multiplied in bfloat16, where the processor is built for that."""
-    built = False  # most CPUs are slower with it, and on mps we did not try it
-    if device.type == "cuda":
-        built = torch.cuda.get_device_capability(device) >= (8, 0)
-    elif device.type == "cpu":
-        built = torch.cpu.get_capabilities().get("avx512_bf16", False)
-    return torch.autocast(device.type, torch.bfloat16, enabled=built and not config.float32)
+    return torch.autocast(device.type, torch.bfloat16, enabled=uses_bfloat16(config, device))
 
 
 @torch.no_grad()
@@ -233,7 +219,7 @@ def estimate_loss(model: nn.Module, corpus: Corpus, config: Config) -> dict[str,
 
 def learning_rate_at(step: int, config: Config) -> float:
     """The learning rate of a step: it rises in the warm-up, then falls in a line to zero."""
-    # AdamW divides by averages that at first know few gradients, so the first steps are small.
+    # The averages in AdamW hold few gradients in the first steps, so these steps are small.
     if step < config.warmup_iters:
         return config.learning_rate * (step + 1) / config.warmup_iters
     # At a high rate the weights keep jumping around the minimum, so the rate falls to the end.
@@ -243,17 +229,9 @@ def learning_rate_at(step: int, config: Config) -> float:
 
 def train(model: nn.Module, corpus: Corpus, config: Config) -> None:
     """Take max_iters optimiser steps on random batches, printing both losses on the way."""
-    # Decay keeps weights small, against over-fitting; the gains of layer norm belong near 1.
-    matrices = [p for p in model.parameters() if p.dim() == 2]  # embeddings, too
-    vectors = [p for p in model.parameters() if p.dim() < 2]  # biases, gains of layer norm
-    groups = [
-        {"params": matrices, "weight_decay": config.weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
-    ]
+    # AdamW divides the step of each weight by the usual size of its gradients.
     # fused: one operation updates all weights, which takes less time.
-    optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
-    if config.compile:
-        model = torch.compile(model)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, fused=True)
     for step in trange(config.max_iters, disable=None):  # no bar where there is no terminal
         if step % config.eval_interval == 0 or step == config.max_iters - 1:
             means = estimate_loss(model, corpus, config)
@@ -278,34 +256,34 @@ def main(config: Config) -> tuple[nn.Module, Corpus]:
     # A model can only continue: without a prompt, it continues the first of chars, a line end.
     idx = torch.tensor([tokenizer.encode(config.prompt or tokenizer.chars[0])], device=device)
     model = LanguageModel(config, tokenizer.vocab_size).to(device)
-    print(f"{sum(p.numel() for p in model.parameters()):,} parameters on {device}", flush=True)
-    hint = "; --size laptop ends in minutes" if config.size == "full" else ""
-    print(f"{config.size} size{hint}", flush=True)
-    # Ctrl-C ends the training, not the run: the model writes its sample as it is.
+    parameters = sum(p.numel() for p in model.parameters())
+    precision = "bfloat16" if uses_bfloat16(config, device) else "float32"
+    print(f"{parameters:,} parameters on {device}, {precision}", flush=True)
+    # Ctrl-C ends the training, and the model writes its sample; Ctrl-C then ends the sample.
     with contextlib.suppress(KeyboardInterrupt):
         train(model, corpus, config)
     print(config.prompt, end="")
-    for token in model.generate(idx, config.max_new_tokens):
-        print(tokenizer.decode(token[0]), end="", flush=True)
+    with contextlib.suppress(KeyboardInterrupt):
+        for token in model.generate(idx, config.max_new_tokens):
+            print(tokenizer.decode(token[0]), end="", flush=True)
     print()
     return model, corpus
 
 
 def parse_args(argv: list[str] | None = None) -> Config:
-    """The settings of a size, with what the command line asks for in their place."""
-    parser = argparse.ArgumentParser(description=__doc__, argument_default=argparse.SUPPRESS)
+    """The settings that the command line asks for."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog=inspect.getsource(Config),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     for field in dataclasses.fields(Config):
         flag = "--" + field.name.replace("_", "-")
         if field.type is bool:  # a switch, which takes no value
             parser.add_argument(flag, action="store_true")
-            continue
-        defaults = dict.fromkeys(str(getattr(size, field.name)) for size in SIZES.values())
-        choices = SIZES if field.name == "size" else None
-        parser.add_argument(flag, type=field.type, choices=choices, help=" or ".join(defaults))
-    given = vars(parser.parse_args(argv))
-    on_cpu = select_device(given.get("device", "auto")).type == "cpu"
-    size = given.get("size", "laptop" if on_cpu else "full")
-    return dataclasses.replace(SIZES[size], **given)
+        else:
+            parser.add_argument(flag, type=field.type, default=field.default)
+    return Config(**vars(parser.parse_args(argv)))
 
 
 if __name__ == "__main__":

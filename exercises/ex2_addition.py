@@ -1,8 +1,8 @@
 """Exercise 2, addition: the model of step 8 learns to add two numbers.
 
 New: the problems are drawn, not read from a file. The sum is written last digit first, as we add on
-paper (arXiv 2307.03381), and only its characters count in the loss. One problem in eleven is kept
-out of training, for the test.
+paper (arXiv 2307.03381), and only its characters count in the loss. One problem in twelve is kept
+out of training, for the test, and so is the same problem with its numbers exchanged.
 Video: its description suggests this, https://www.youtube.com/watch?v=kCc8FmEb1nY
 Expect 1,000 right answers to 1,000 unseen problems, with each of three seeds. It does not learn to
 add longer numbers than those in training.
@@ -12,6 +12,7 @@ Try --plain, which writes the sum as usual: 970 to 997 right answers.
 import argparse
 import contextlib
 import dataclasses
+import inspect
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 from tqdm import tqdm, trange
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # finds common/ from any folder
+from common import InputError
 from common.data import CharTokenizer
 from common.device import select_device
 
@@ -39,16 +41,17 @@ class Config:
     max_iters: int = 1000  # optimiser steps
     eval_interval: int = 100  # optimiser steps between evaluations
     eval_iters: int = 5  # batches of each split in an evaluation
-    digits: int = 3  # digits of the longest numbers
+    digits: int = 3  # digits of the longest numbers in training
+    extra_digits: int = 0  # how many digits more each number of the test has
     plain: bool = False  # write the sum as usual, not the last digit first
-    test_size: int = 1000  # problems in the test
+    test_size: int = 1000  # problems in the test, at most
     device: str = "auto"  # cpu, cuda, cuda:1, mps, or auto: the fastest there is
     seed: int = 1337  # of every random draw
 
     @property
     def block_size(self) -> int:
         """Longest context in characters (T): a problem with its sum, but for the last character."""
-        return 3 * self.digits + 2
+        return 3 * (self.digits + self.extra_digits) + 2
 
 
 class MultiHeadAttention(nn.Module):
@@ -56,11 +59,14 @@ class MultiHeadAttention(nn.Module):
 
     def __init__(self, config: Config) -> None:
         super().__init__()
-        assert config.n_embd % config.n_head == 0, "n_head must divide n_embd"
+        assert config.n_embd % config.n_head == 0, (
+            f"n_head {config.n_head} does not divide n_embd {config.n_embd}"
+        )
         self.n_head = config.n_head
         # One product for the queries, keys and values of all heads: few large products are faster.
         self.qkv = nn.Linear(config.n_embd, 3 * config.n_embd, bias=False)
         self.proj = nn.Linear(config.n_embd, config.n_embd)
+        # A buffer is no weight: it goes to the device with the model and is never trained.
         self.register_buffer("tril", torch.tril(torch.ones(config.block_size, config.block_size)))
         # So that the model relies on no single number, training sets a random share of them to 0.
         self.dropout = nn.Dropout(config.dropout)
@@ -73,7 +79,8 @@ class MultiHeadAttention(nn.Module):
         k = k.view(B, T, self.n_head, C // self.n_head).transpose(1, 2)  # (B, n_head, T, head_size)
         v = v.view(B, T, self.n_head, C // self.n_head).transpose(1, 2)  # (B, n_head, T, head_size)
         scores = q @ k.transpose(-2, -1)  # (B, n_head, T, T), how well each query fits each key
-        # Scores spread as sqrt(head_size), and softmax of large scores picks a single position.
+        # A sum of head_size products has head_size times their variance. Without the root below,
+        # softmax of such large scores picks a single position, and the others get no gradient.
         scores = scores * k.shape[-1] ** -0.5
         # Position t has to predict what comes at t+1, so it must not see it: exp(-inf) is 0.
         scores = scores.masked_fill(self.tril[:T, :T] == 0, float("-inf"))
@@ -167,17 +174,22 @@ class Corpus:
     def __init__(self, config: Config, device: torch.device) -> None:
         self.tokenizer = CharTokenizer("+0123456789=")
         self.digits, self.plain, self.device = config.digits, config.plain, device
+        self.width = config.digits + config.extra_digits  # of a number, with zeros in front
         self.generator = torch.Generator().manual_seed(config.seed)
 
-    def draw(self, split: str, n: int) -> Tensor:
-        """Random pairs (n, 2). No pair is in both splits."""
+    def draw(self, split: str, n: int, extra: int = 0) -> Tensor:
+        """Random pairs (n, 2), `extra` digits longer. A pair and its exchange share one split."""
         pairs = torch.empty(0, 2, dtype=torch.long)
         while len(pairs) < n:
             # Few numbers are short, so how many digits a number may have is drawn first.
             limits = 10 ** torch.randint(1, self.digits + 1, (n, 2), generator=self.generator)
             drawn = torch.randint(10**self.digits, (n, 2), generator=self.generator) % limits
-            # The remainder by 11 depends on all digits: both splits have each digit in each place.
-            held_out = (drawn[:, 0] + 2 * drawn[:, 1]) % 11 == 0  # (n,)
+            # Extra digits stand in front, and the first of them is not 0.
+            front = torch.randint(10**extra // 10, 10**extra, (n, 2), generator=self.generator)
+            drawn = drawn + front * 10**self.digits
+            # Sum and product do not change when the numbers are exchanged. Their remainder by 11
+            # depends on all digits, so both splits have each digit in each place.
+            held_out = (drawn.sum(dim=1) + drawn.prod(dim=1)) % 11 == 0  # (n,)
             pairs = torch.cat((pairs, drawn[held_out == (split == "val")]))
         return pairs[:n]
 
@@ -186,10 +198,10 @@ class Corpus:
         rows = []
         for a, b in pairs.tolist():
             # With zeros in front, the ones, tens and hundreds each have a fixed position.
-            total = f"{a + b:0{self.digits + 1}}"
+            total = f"{a + b:0{self.width + 1}}"
             # A carry goes from the last digit to the first, and so does the model.
             total = total if self.plain else total[::-1]
-            line = f"{a:0{self.digits}}+{b:0{self.digits}}={total}"
+            line = f"{a:0{self.width}}+{b:0{self.width}}={total}"
             rows.append(self.tokenizer.encode(line))
         return torch.tensor(rows, device=self.device)
 
@@ -198,7 +210,7 @@ class Corpus:
         lines = self.lines(self.draw(split, batch_size))  # (B, T+1)
         x, y = lines[:, :block_size], lines[:, 1:].clone()
         # Nobody can predict the problem, so it does not count: cross_entropy ignores -100.
-        y[:, : 2 * self.digits + 1] = -100
+        y[:, : 2 * self.width + 1] = -100
         return x, y
 
 
@@ -220,6 +232,7 @@ def estimate_loss(model: nn.Module, corpus: Corpus, config: Config) -> dict[str,
 
 def train(model: nn.Module, corpus: Corpus, config: Config) -> None:
     """Take max_iters optimiser steps on random batches, printing both losses on the way."""
+    # AdamW divides the step of each weight by the usual size of its gradients.
     # fused: one operation updates all weights, which takes less time.
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, fused=True)
     for step in trange(config.max_iters, disable=None):  # no bar where there is no terminal
@@ -236,8 +249,10 @@ def train(model: nn.Module, corpus: Corpus, config: Config) -> None:
 
 def add(model: nn.Module, corpus: Corpus, pairs: Tensor) -> list[str]:
     """The sum of each pair (n, 2) as the model writes it: not always a number."""
-    idx = corpus.lines(pairs)[:, : 2 * corpus.digits + 2]  # (n, T), up to the =
-    answers = torch.cat(list(model.generate(idx, corpus.digits + 1)), dim=1)  # (n, digits+1)
+    if pairs.min() < 0 or pairs.max() >= 10**corpus.width:
+        raise InputError(f"this model adds numbers from 0 to {10**corpus.width - 1}")
+    idx = corpus.lines(pairs)[:, : 2 * corpus.width + 2]  # (n, T), up to the =
+    answers = torch.cat(list(model.generate(idx, corpus.width + 1)), dim=1)  # (n, width+1)
     texts = [corpus.tokenizer.decode(answer) for answer in answers]
     return [(text if corpus.plain else text[::-1]).lstrip("0") or "0" for text in texts]
 
@@ -249,11 +264,15 @@ def main(config: Config) -> tuple[nn.Module, Corpus]:
     corpus = Corpus(config, device)
     tokenizer = corpus.tokenizer
     model = LanguageModel(config, tokenizer.vocab_size).to(device)
-    print(f"{sum(p.numel() for p in model.parameters()):,} parameters on {device}", flush=True)
+    parameters = sum(p.numel() for p in model.parameters())
+    print(f"{parameters:,} parameters on {device}", flush=True)
     # Ctrl-C ends the training, not the run: the model is tested as it is.
     with contextlib.suppress(KeyboardInterrupt):
         train(model, corpus, config)
-    pairs = corpus.draw("val", config.test_size)
+    # Short problems are drawn often, and all count once, so more are drawn than the test needs.
+    drawn = corpus.draw("val", 10 * config.test_size, config.extra_digits).tolist()
+    problems = list({frozenset(pair): pair for pair in drawn}.values())
+    pairs = torch.tensor(problems[: config.test_size])  # (test_size, 2), all different
     right, wrong = [], []
     for (a, b), text in zip(pairs.tolist(), add(model, corpus, pairs), strict=True):
         (right if text == str(a + b) else wrong).append(f"{a}+{b}={text}")
@@ -264,13 +283,17 @@ def main(config: Config) -> tuple[nn.Module, Corpus]:
 
 def parse_args(argv: list[str] | None = None) -> Config:
     """The settings that the command line asks for."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog=inspect.getsource(Config),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     for field in dataclasses.fields(Config):
         flag = "--" + field.name.replace("_", "-")
         if field.type is bool:  # a switch, which takes no value
             parser.add_argument(flag, action="store_true")
-            continue
-        parser.add_argument(flag, type=field.type, default=field.default, help="%(default)s")
+        else:
+            parser.add_argument(flag, type=field.type, default=field.default)
     return Config(**vars(parser.parse_args(argv)))
 
 

@@ -6,7 +6,6 @@ For steps 5 and 6: the length of the gradient of each block as a share of that o
 first training step, with six seeds. The shares go to measure/results/gradients.json. Takes seconds.
 """
 
-import argparse
 import contextlib
 import io
 import sys
@@ -15,7 +14,7 @@ from pathlib import Path
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from losses import RESULTS, load, write
+from losses import RESULTS, arguments, load, write
 
 STEPS = ("05_blocks", "06_residual_layernorm")
 SEEDS = range(1337, 1343)
@@ -37,10 +36,7 @@ def shares(name: str, seed: int) -> list[float]:
 
 def main() -> None:
     """Measure both steps, then write all of it in one go."""
-    about, details = __doc__.split("\n", 1)
-    argparse.ArgumentParser(
-        description=about, epilog=details, formatter_class=argparse.RawDescriptionHelpFormatter
-    ).parse_args()
+    arguments(__doc__).parse_args()
     found = {name: [shares(name, seed) for seed in SEEDS] for name in STEPS}
     write(found, RESULTS.with_name("gradients.json"))
     for name, rows in found.items():

@@ -47,6 +47,23 @@ SEEDS = (1337, 1338, 1339)
 SAMPLE = 200  # characters that the model of the first seed writes at each evaluation
 
 
+def lesson(idea: str) -> str:
+    """The lesson with this idea, whatever its number."""
+    return next(name for name in STEPS if name.split("_", 1)[1] == idea)
+
+
+def arguments(doc: str) -> argparse.ArgumentParser:
+    """A command line whose help is a docstring as it is."""
+    layout = argparse.RawDescriptionHelpFormatter
+    return argparse.ArgumentParser(description=doc, formatter_class=layout)
+
+
+def processes(jobs: int | None = None) -> concurrent.futures.Executor:
+    """A pool of fresh processes, as many as there are cores."""
+    context = multiprocessing.get_context("spawn")
+    return concurrent.futures.ProcessPoolExecutor(jobs or os.cpu_count(), context)
+
+
 @torch.no_grad()
 def loss_of_split(model: nn.Module, corpus: Corpus, block_size: int, split: str = "val") -> float:
     """Nats per character over a whole split, cut into windows: each token is predicted once."""
@@ -116,14 +133,19 @@ def run(
     if seed == SEEDS[0] and not flags and not edits:
         MODELS.mkdir(parents=True, exist_ok=True)
         torch.save(model.state_dict(), MODELS / f"{name}.pt")
-    shape = ("size", "batch_size", "block_size", "n_embd", "n_head", "n_layer", "dropout")
     return {
         "seed": seed,
         "val_loss": round(loss_of_split(model, corpus, config.block_size), 4),
         "parameters": sum(p.numel() for p in model.parameters()),
-        "settings": {key: getattr(config, key) for key in shape if hasattr(config, key)},
+        "settings": hyperparameters(config),
         "evaluations": evaluations,
     }
+
+
+def hyperparameters(config: object) -> dict:
+    """What a Config sets of the model and its training, and not of a single run."""
+    of_a_run = ("data", "device", "seed", "prompt", "max_new_tokens")
+    return {key: value for key, value in vars(config).items() if key not in of_a_run}
 
 
 def summary(runs: list[dict]) -> dict:
@@ -161,12 +183,12 @@ def measure(args: argparse.Namespace, pool: concurrent.futures.Executor) -> None
         tries = [args.flags or ""] * (not args.experiments)
         if args.flags is None and "try" in TABLE[name]:
             tries.append(TABLE[name]["try"])
-        for flags, seed in itertools.product(tries, args.seeds):
+        for flags, seed in itertools.product(tries, SEEDS):
             jobs[name, flags, seed] = pool.submit(run, name, seed, flags.split(), args.tuning)
     for name in args.steps or STEPS:
         found = {}
         for flags in dict.fromkeys(flags for one, flags, _ in jobs if one == name):
-            found[flags] = [jobs[name, flags, seed].result() for seed in args.seeds]
+            found[flags] = [jobs[name, flags, seed].result() for seed in SEEDS]
             print(name, flags, *summary(found[flags]).values(), flush=True)
         if args.flags is not None:
             continue
@@ -193,16 +215,12 @@ def measured(runs: list[dict]) -> dict:
 
 def main() -> None:
     """Measure what the command line names."""
-    about, details = __doc__.split("\n", 1)
-    parser = argparse.ArgumentParser(
-        description=about, epilog=details, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = arguments(__doc__)
     parser.add_argument("steps", nargs="*", help="those to measure; all, where none is named")
     parser.add_argument("--flags", help="for the steps; the losses are printed and not kept")
     parser.add_argument("--experiments", action="store_true", help="those of the docstrings alone")
     parser.add_argument("--tuning", action="store_true", help="on the last tenth of training")
-    parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
-    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs side by side")
+    parser.add_argument("--jobs", type=int, help="runs side by side; as many as cores")
     args = parser.parse_args()
     if args.tuning and args.flags is None:
         parser.error("--tuning goes with --flags")
@@ -210,8 +228,7 @@ def main() -> None:
         parser.error("--experiments has flags of its own")
     if unknown := set(args.steps) - set(STEPS):
         parser.error(f"no step {', '.join(sorted(unknown))}; there are {', '.join(STEPS)}")
-    context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(args.jobs, context) as pool:
+    with processes(args.jobs) as pool:
         measure(args, pool)
 
 

@@ -1,4 +1,4 @@
-"""How many tokens: lesson 16 with several vocabularies, each for the same seconds of training.
+"""How many tokens: the lesson on tokens with several vocabularies, each for the same seconds.
 
     python measure/vocabulary.py
     python measure/vocabulary.py --tuning --seconds 60 --sizes 256 512 1024
@@ -11,69 +11,51 @@ learn from the rest of it. The figures go to measure/results/vocabulary.json, wi
 standard output. Needs a machine that does nothing else, for three quarters of an hour.
 """
 
-import argparse
-import concurrent.futures
-import multiprocessing
-import os
+import itertools
 import statistics
-import tempfile
-import uuid
-from pathlib import Path
 
-from losses import RESULTS, ROOT, SEEDS, TABLE, machine, run, write
-from race import watch
+from losses import RESULTS, SEEDS, arguments, lesson, machine, processes, run, write
+from watch import watch_step
 
-LESSON = "16_tokens"
 SIZES = [65, 128, 256, 512, 1024, 2048]
 
 
-def milliseconds(size: int, folder: str) -> float:
-    """Median time of an optimiser step, on one core."""
-    flags = ["--vocab-size", size, "--max-iters", 40, "--eval-interval", 9999, "--eval-iters", 1]
-    flags += ["--max-new-tokens", 0, "--size", "laptop", "--device", "cpu"]
-    script = ROOT / TABLE[LESSON]["file"]
-    return watch(Path(folder), 1, f"{uuid.uuid4()}.json", script, *flags)["ms"]
+def flags(size: int) -> list[str]:
+    """Those of a run with so many tokens."""
+    return ["--device", "cpu", "--vocab-size", str(size)]
 
 
 def main() -> None:
     """Time the steps, train the models, and print a table in Markdown."""
-    about, details = __doc__.split("\n", 1)
-    parser = argparse.ArgumentParser(
-        description=about, epilog=details, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = arguments(__doc__)
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
     parser.add_argument("--seconds", type=int, nargs="+", default=[60, 180])
     parser.add_argument("--rounds", type=int, default=3, help="turns for the time of a step")
     parser.add_argument("--tuning", action="store_true", help="on the last tenth of training")
     args = parser.parse_args()
-    context = multiprocessing.get_context("spawn")
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        concurrent.futures.ProcessPoolExecutor(os.cpu_count(), context) as pool,
-    ):
+    name, runs, rows = lesson("tokens"), {}, []
+    with processes() as pool:
         turns = [
-            (size, pool.submit(milliseconds, size, folder)) for size in args.sizes * args.rounds
+            (size, pool.submit(watch_step, name, 40, *flags(size), threads=1))
+            for size in args.sizes * args.rounds
         ]
-        ms = {size: [one.result() for s, one in turns if s == size] for size in args.sizes}
-        step = {size: statistics.median(ms[size]) for size in args.sizes}
-        runs, rows = {}, []
-        for seconds in args.seconds:
-            for size in args.sizes:
-                steps = round(1000 * seconds / step[size])
-                flags = ["--size", "laptop", "--device", "cpu", "--vocab-size", str(size)]
-                flags += ["--max-iters", str(steps), "--eval-interval", str(steps)]
-                for seed in SEEDS:
-                    runs[seconds, size, seed] = pool.submit(run, LESSON, seed, flags, args.tuning)
+        ms = {
+            size: statistics.median(one.result()["ms"] for s, one in turns if s == size)
+            for size in args.sizes
+        }
+        for seconds, size in itertools.product(args.seconds, args.sizes):
+            steps = str(round(1000 * seconds / ms[size]))
+            words = [*flags(size), "--max-iters", steps, "--eval-interval", steps]
+            for seed in SEEDS:
+                runs[seconds, size, seed] = pool.submit(run, name, seed, words, args.tuning)
         print("| seconds | tokens | ms a step | steps | val loss | seed by seed |")
         print("| --- | --- | --- | --- | --- | --- |")
-        for seconds in args.seconds:
-            for size in args.sizes:
-                losses = [runs[seconds, size, seed].result()["val_loss"] for seed in SEEDS]
-                row = [seconds, size, round(step[size], 1), round(1000 * seconds / step[size])]
-                rows.append([*row, round(statistics.mean(losses), 4), *losses])
-                seeds = ", ".join(f"{loss:.3f}" for loss in losses)
-                cells = [*row, f"{statistics.mean(losses):.3f}", seeds]
-                print("| " + " | ".join(map(str, cells)) + " |", flush=True)
+        for seconds, size in itertools.product(args.seconds, args.sizes):
+            losses = [runs[seconds, size, seed].result()["val_loss"] for seed in SEEDS]
+            row = [seconds, size, round(ms[size], 1), round(1000 * seconds / ms[size])]
+            row.append(round(statistics.mean(losses), 4))
+            rows.append([*row, *losses])
+            print(f"| {' | '.join(map(str, row))} | {', '.join(map(str, losses))} |", flush=True)
     if not args.tuning:
         columns = "seconds, tokens, ms a step, steps, mean val loss, that of each seed"
         found = {"machine": machine(), "columns": columns, "rows": rows}

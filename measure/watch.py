@@ -1,87 +1,145 @@
-"""The time of an optimiser step of any training script, and its val loss at the end.
+"""Runs a training script as it is, and times it. All other clocks of measure/ are this one.
 
     python measure/watch.py found.json beyond/11_rotary.py --max-iters 100
     python measure/watch.py --loss 64 found.json train.py --max_iters=2000
 
-Runs the script as it is, with its flags. found.json then has the number of its optimiser steps, the
-bytes of the parameters that these move, and the median milliseconds from the end of one step to the
-end of the next, which an evaluation now and then does not change; mean_ms is their mean without the
-last. With --loss it also has the loss of its model over the whole validation split of Tiny
-Shakespeare, in windows of so many tokens; with --tuning over the last tenth of the training split.
-With --vocab-size the tokens are lesson 16's.
+found.json then has the number of optimiser steps, the median milliseconds from the end of a step to
+the end of the next, which an evaluation now and then does not change, and the seconds of the whole
+run without Python's start and the import of torch. With --sample it also has the milliseconds of a
+token, of so many that follow a full context. With --loss it has the loss of the model over the
+whole validation split of Tiny Shakespeare, in windows of so many tokens; with --vocab-size these
+are the ones of the lesson on tokens.
 """
 
-import argparse
-import gc
 import itertools
 import json
 import os
 import runpy
 import statistics
+import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from losses import load, loss_of_split, tuning_texts
+from losses import ROOT, TABLE, arguments, lesson, load, loss_of_split
 from torch import nn
 from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
 
 from common.data import TINY_SHAKESPEARE, CharTokenizer, Corpus, read_text
 
+# What a script needs no time for: evaluations, other than at its first and last step, and a sample.
+QUIET = ["--eval-interval", sys.maxsize, "--eval-iters", 1, "--max-new-tokens", 0]
 
-def token_corpus(texts: dict[str, str], vocab_size: int) -> Corpus:
-    """The texts as tokens of lesson 16, or as characters where vocab_size is not above theirs."""
-    step = load("16_tokens")
+
+def watch(
+    script: object,
+    *flags: object,
+    options: list | tuple = (),
+    threads: int | None = None,
+    folder: Path | None = None,
+) -> dict:
+    """What this script, run with its own options, sees of another one."""
+    with tempfile.TemporaryDirectory() as temporary:
+        output = Path(temporary) / "found.json"
+        command = [sys.executable, __file__, *options, output, script, *flags]
+        environment = os.environ | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
+        done = subprocess.run(
+            list(map(str, command)), cwd=folder, env=environment, capture_output=True, text=True
+        )
+        if done.returncode:
+            sys.exit(f"{script} failed: {done.stderr.strip()}")
+        return json.loads(output.read_text(encoding="utf-8"))
+
+
+def watch_step(
+    name: str, steps: int, *flags: object, threads: int | None = None, sample: int = 0
+) -> dict:
+    """The same of some optimiser steps of one of our scripts, and some tokens after them."""
+    script = ROOT / TABLE[name]["file"]
+    length = ["--max-iters", steps]
+    return watch(script, *QUIET, *length, *flags, threads=threads, options=["--sample", sample])
+
+
+def turns(contestants: dict[str, Callable[[], dict]], rounds: int) -> dict[str, list[dict]]:
+    """What each finds, in turns A B A B: a machine whose speed drifts is fair to all."""
+    found = {name: [] for name in contestants}
+    for _ in range(rounds):
+        for name, measure in contestants.items():
+            found[name].append(measure())
+    return found
+
+
+def ratio(old: list[dict], new: list[dict], key: str) -> str:
+    """How many times as fast the new one is: the median of the turns, and the quartiles."""
+    ratios = [a[key] / b[key] for a, b in zip(old, new, strict=True)]
+    low, middle, high = statistics.quantiles(ratios * 2, n=4)  # it asks for two at least
+    return f"{middle:.2f} ({low:.2f} to {high:.2f})"
+
+
+def token_corpus(vocab_size: int) -> Corpus:
+    """Tiny Shakespeare in so many tokens, or in characters where there are no fewer of them."""
+    step, texts = load(lesson("tokens")), read_text(TINY_SHAKESPEARE)
     chars = CharTokenizer(texts["train"] + texts["val"]).chars
     tokenizer = step.PairTokenizer(chars, step.learn_merges(texts["train"], chars, vocab_size))
     return Corpus(texts, tokenizer, torch.device("cpu"), seed=0)
 
 
+def clock(device: torch.device) -> float:
+    """The time at which the work that was left on a GPU is done."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
+    return time.perf_counter()
+
+
+def sampling(model: nn.Module, tokens: int, device: torch.device) -> float:
+    """Milliseconds of a token after a full context; the one before them is not timed."""
+    context = torch.zeros(1, getattr(model, "block_size", 1), dtype=torch.long, device=device)
+    drawn = model.generate(context, 1 + tokens)
+    next(drawn)
+    start = clock(device)
+    for _ in drawn:
+        pass
+    return 1000 * (clock(device) - start) / tokens
+
+
 def main() -> None:
     """Run the script that the command line names, and write what was seen of it."""
-    about, details = __doc__.split("\n", 1)
-    parser = argparse.ArgumentParser(
-        description=about,
-        epilog=details,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = arguments(__doc__)
+    parser.allow_abbrev = False
     parser.add_argument("--loss", type=int, metavar="T", help="tokens in a window")
-    parser.add_argument("--tuning", action="store_true", help="for --loss, another split")
-    parser.add_argument("--vocab-size", type=int, default=0, help="for --loss, lesson 16's tokens")
+    parser.add_argument("--vocab-size", type=int, default=0, help="for --loss, other tokens")
+    parser.add_argument("--sample", type=int, default=0, metavar="N", help="tokens to sample")
     parser.add_argument("output", type=Path, help="where the figures go, as JSON")
     parser.add_argument("script", help="what to run, and its flags")
     args, flags = parser.parse_known_args()
-    optimizers, ends, models = [], [], []
+    first, ends = [], []
 
     def after_step(optimizer: Optimizer, *_: object) -> None:
-        if not optimizers and args.loss:
-            modules = [found for found in gc.get_objects() if issubclass(type(found), nn.Module)]
-            models.append(max(modules, key=lambda module: len(list(module.modules()))))
-        optimizers.append(optimizer)
-        if optimizer is optimizers[0]:  # there may be a second one, for other weights
-            if torch.cuda.is_initialized():
-                torch.cuda.synchronize()
-            ends.append(time.perf_counter())
+        first.append(optimizer)
+        if optimizer is first[0]:  # there may be a second one, for other weights
+            ends.append(clock(optimizer.param_groups[0]["params"][0].device))
 
     register_optimizer_step_post_hook(after_step)
     sys.argv = [args.script, *flags]
     sys.path.insert(0, str(Path(args.script).resolve().parent))
-    runpy.run_path(args.script, run_name="__main__")
-    if os.environ.get("RANK", "0") != "0":  # under torchrun one process reports for all
-        return
-    times = [after - before for before, after in itertools.pairwise(ends)]
-    groups = [group for optimizer in set(optimizers) for group in optimizer.param_groups]
-    found = {"steps": len(ends), "ms": round(1000 * statistics.median(times), 2)}
-    if len(times) > 1:  # an evaluation is within the last of them, and before the first one
-        found["mean_ms"] = round(1000 * statistics.mean(times[:-1]), 2)
-    found["bytes"] = sum(p.nbytes for group in groups for p in group["params"])
+    start = time.perf_counter()
+    names = runpy.run_path(args.script, run_name="__main__")
+    found = {"seconds": round(time.perf_counter() - start, 2), "steps": len(ends)}
+    if len(ends) > 1:
+        times = [after - before for before, after in itertools.pairwise(ends)]
+        found["ms"] = round(1000 * statistics.median(times), 2)
+    if args.loss or args.sample:
+        model = next(value for value in names.values() if isinstance(value, nn.Module))
+        device = next(model.parameters()).device
+    if args.sample:
+        found["token_ms"] = round(sampling(model, args.sample, device), 3)
     if args.loss:
-        texts = tuning_texts(TINY_SHAKESPEARE) if args.tuning else read_text(TINY_SHAKESPEARE)
-        corpus, device = token_corpus(texts, args.vocab_size), next(models[0].parameters()).device
+        corpus = token_corpus(args.vocab_size)
         corpus.splits["val"] = corpus.splits["val"].to(device)
-        found["val_loss"] = round(loss_of_split(models[0], corpus, args.loss), 4)
+        found["val_loss"] = round(loss_of_split(model, corpus, args.loss), 4)
     args.output.write_text(json.dumps(found) + "\n", encoding="utf-8")
 
 

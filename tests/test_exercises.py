@@ -34,6 +34,10 @@ def drawn(corpus, split, n):
     return set(map(tuple, corpus.draw(split, n).tolist()))
 
 
+def exchanged(pairs):
+    return {(b, a) for a, b in pairs}
+
+
 @pytest.mark.parametrize(("flags", "line"), [([], "7530"), (["--plain"], "0357")])
 def test_a_line_is_padded_and_its_sum_begins_with_the_last_digit(flags, line):
     config, corpus = additions(*flags)
@@ -64,11 +68,33 @@ def test_no_problem_is_both_in_training_and_in_the_test():
     _, corpus = additions("--digits", "1")
     train, val = drawn(corpus, "train", 5000), drawn(corpus, "val", 500)
     assert not train & val
+    assert not exchanged(train) & val
     assert len(train | val) == 100
-    assert len(val) == 9
+    assert len(val) == 10
     x, _ = corpus.batch("val", 500, 5)
     asked = {tuple(map(int, re.findall(r"\d", corpus.tokenizer.decode(row[:4])))) for row in x}
     assert asked == val
+
+
+def test_extra_digits_stand_in_front_and_the_hold_out_stays():
+    config, corpus = additions("--extra-digits", "2", "--digits", "1")
+    train, val = (set(map(tuple, corpus.draw(s, 9000, 2).tolist())) for s in ("train", "val"))
+    assert {n for pair in train | val for n in pair} == set(range(100, 1000))
+    assert not (train | exchanged(train)) & val
+    assert max(max(drawn(corpus, split, 500)) for split in ("train", "val")) <= (9, 9)
+    (tokens,) = corpus.lines(torch.tensor([[987, 6]]))
+    assert corpus.tokenizer.decode(tokens) == "987+006=3990"
+    x, y = corpus.batch("train", 8, config.block_size)
+    assert (y == -100).sum(dim=1).tolist() == 8 * [7]
+    assert x.shape == (8, config.block_size)
+
+
+@pytest.mark.parametrize("pair", [[1000, 1], [1, 1000], [-1, 1]])
+def test_a_number_that_the_model_cannot_add_is_one_line(pair):
+    config, corpus = additions()
+    model = ex2.LanguageModel(config, corpus.tokenizer.vocab_size)
+    with pytest.raises(InputError, match="adds numbers from 0 to 999$"):
+        ex2.add(model, corpus, torch.tensor([[1, 1], pair]))
 
 
 def test_both_splits_have_short_numbers_and_every_digit_in_every_place():
@@ -105,14 +131,16 @@ def test_one_digit_is_learnt_and_tested_with_what_is_left(capsys):
     train, unseen = drawn(corpus, "train", 5000), drawn(corpus, "val", 500)
     said = ex2.add(model, corpus, torch.tensor(sorted(train)))
     right = sum(text == str(a + b) for (a, b), text in zip(sorted(train), said, strict=True))
-    assert right > 85  # of 91
-    shown = re.findall(r"(\d)\+(\d)=", capsys.readouterr().out)
-    assert shown
+    assert right > 85  # of 90
+    out = capsys.readouterr().out
+    shown = re.findall(r"(\d)\+(\d)=", out)
     assert {(int(a), int(b)) for a, b in shown} <= unseen
+    assert re.search(r"right: \d of 6 unseen problems", out)  # 4 of the 10 are others, exchanged
 
 
 def test_right_and_wrong_answers_are_told_apart(capsys, monkeypatch):
     def add(model, corpus, pairs):
+        assert len({frozenset(pair) for pair in pairs.tolist()}) == 20  # none twice
         return [*(str(a + b) for a, b in pairs.tolist()[:-3]), "5=", "x", "x"]
 
     monkeypatch.setattr(ex2, "add", add)

@@ -1,7 +1,6 @@
 """The measuring tools, on toy sizes: what they print is what the scripts do."""
 
 import json
-import os
 import re
 import sys
 
@@ -10,18 +9,19 @@ import torch
 import torch.nn.functional as F
 from conftest import CHROMIUM, FILES, ROOT, SAMPLE, load, run, small_flags, small_model
 
+from test_lessons import T, lesson, looks_back, make_model
+
 from common.data import TINY_SHAKESPEARE
 
 sys.path.insert(0, str(ROOT / "measure"))
 import gradients  # noqa: E402
 import losses  # noqa: E402
-import scaling  # noqa: E402
+import race  # noqa: E402
 import sliding  # noqa: E402
+from watch import watch  # noqa: E402
 
-pytestmark = pytest.mark.slow
+slow = pytest.mark.slow
 MEASURE = ROOT / "measure"
-TOY = "--size laptop --n-embd 8 --n-head 2 --n-layer 1 --block-size 4 --batch-size 2 --device cpu"
-TOY += f" --data {SAMPLE}"
 needs_text = pytest.mark.skipif(not TINY_SHAKESPEARE.exists(), reason="needs data/input.txt")
 
 
@@ -39,6 +39,7 @@ def test_the_loss_of_a_split_counts_each_character_once(corpus):
     assert losses.loss_of_split(model, corpus, 7) == pytest.approx(expected, rel=1e-6)
 
 
+@slow
 @pytest.mark.parametrize("name", ["01_bigram", "07_full_gpt"])
 def test_samples_on_the_way_change_no_loss(name, monkeypatch):
     monkeypatch.setattr(losses, "SAMPLE", 5)
@@ -51,6 +52,7 @@ def test_samples_on_the_way_change_no_loss(name, monkeypatch):
     assert [len(row[3]) for row in found["evaluations"]] == [5, 5, 5]
 
 
+@slow
 @needs_text
 @pytest.mark.parametrize("name", gradients.STEPS)
 def test_gradients_are_as_the_page_has_them(name):
@@ -67,13 +69,16 @@ def test_gradients_are_as_the_page_has_them(name):
 # --- Time ---
 
 
+@slow
 def test_scripts_take_turns():
-    words = ["08_batched_heads", "14_muon", "--rounds", 2, "--steps", 1, "--tokens", 2]
-    done = run(MEASURE / "throughput.py", *words, "--flags", TOY)
+    words = ["07_full_gpt", losses.lesson("muon"), "--rounds", 2, "--steps", 3, "--tokens", 2]
+    flags = small_flags(load("08_batched_heads"))
+    flags = " ".join(flags[: flags.index("--eval-iters")]) + f" --data {SAMPLE} --device cpu"
+    done = run(MEASURE / "throughput.py", *words, "--flags", flags)
     assert done.returncode == 0, done.stderr
-    ratio = r"[\d.]+ \([\d.]+ to [\d.]+\)"
-    row = rf"^\| (\w+) \| [\d.]+ \| [\d,]+ \| {ratio} \| [\d,]+ \| {ratio} \|$"
-    assert re.findall(row, done.stdout, flags=re.M) == ["08_batched_heads", "14_muon"]
+    cells = r" \| ".join([r"[\d.]+", r"[\d.]+ \([\d.]+ to [\d.]+\)"] * 2)
+    rows = re.findall(rf"^\| (\w+) \| {cells} \|$", done.stdout, flags=re.M)
+    assert rows == ["07_full_gpt", losses.lesson("muon")]
 
 
 # A script as others write it: names of its own, an evaluation of its own, no main.
@@ -104,15 +109,13 @@ torch.save(m.state_dict(), "model.pt")
 """
 
 
+@slow
 @needs_text
 def test_a_script_of_others_is_watched(tmp_path):
     (tmp_path / "other.py").write_text(SCRIPT)
-    words = [MEASURE / "watch.py", "--loss", 512, "found.json", "other.py"]
-    done = run(*words, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    found = json.loads((tmp_path / "found.json").read_text())
+    found = watch("other.py", options=["--loss", 512], folder=tmp_path)
     assert found["steps"] == 7
-    assert found["ms"] < 1500  # without what it slept
+    assert found["ms"] < 1500 < 1000 * found["seconds"]  # without what it slept, and with it
     table = torch.load(tmp_path / "model.pt")["rows.weight"]
     tokens = losses.common.data.load_corpus(TINY_SHAKESPEARE, torch.device("cpu"), 0).splits["val"]
     expected = F.cross_entropy(table[tokens[:-1]], tokens[1:]).item()
@@ -125,42 +128,52 @@ def test_a_folder_that_is_no_clone_is_named(tmp_path):
     assert f"{tmp_path} has no train.py" in done.stderr
 
 
-@pytest.mark.skipif(os.name != "posix", reason="torchrun does not start on Windows")
-def test_two_processes_are_timed_and_more_machines_predicted():
-    words = ["--batch", 1, "--steps", 3, "--rounds", 1, "--flags", TOY + " --vocab-size 64"]
-    done = run(MEASURE / "scaling.py", *words)
-    assert done.returncode == 0, done.stderr
-    numbers = re.findall(r"^ ?(\d+) (?:process|machines)", done.stdout, flags=re.M)
-    assert list(map(int, numbers)) == [1, 2, *scaling.MACHINES]
+# The command for a CPU in nanoGPT's README.
+PUBLISHED = """
+python train.py config/train_shakespeare_char.py --device=cpu --compile=False --eval_iters=20
+--log_interval=1 --block_size=64 --batch_size=12 --n_layer=4 --n_head=4 --n_embd=128
+--max_iters=2000 --lr_decay_iters=2000 --dropout=0.0
+"""
 
 
-def test_a_step_on_n_machines_is_computing_and_a_ring():
-    """Each sends 2 (n - 1) parts of an nth of the gradients, one after the other."""
-    for n in (1, 2, 5):
-        parts = [8e6 / n / 1e9 + 1e-4] * 2 * (n - 1)
-        assert scaling.predict(0.5, 8e6, n, 1e9, 1e-4) == pytest.approx(0.5 + sum(parts))
+def test_nanogpts_recipe_is_the_published_one(tmp_path, monkeypatch):
+    """What is given to train.py: only evaluations, what is printed and the folder may differ."""
+    (tmp_path / "nanoGPT").mkdir()
+    (tmp_path / "nanoGPT" / "train.py").write_text("")
+    given = []
+    monkeypatch.setattr(race, "watch", lambda script, *flags, **how: given.append(flags))
+    race.other(tmp_path, "nanoGPT's recipe", *race.OTHERS["nanoGPT's recipe"][1], seed=1)
+    ours, theirs = (
+        {flag for flag in flags if not re.match("--(eval|log|out)_", flag)}
+        for flags in (given[0], PUBLISHED.split()[2:])
+    )
+    assert ours == theirs
 
 
-@needs_text
-def test_text_is_read_through_the_cache_and_without(tmp_path, monkeypatch, capsys):
-    step = load("15_cache")
-    monkeypatch.setattr(sliding, "MODELS", tmp_path)
-    torch.manual_seed(0)
-    model = step.LanguageModel(step.parse_args(["--size", "laptop", "--device", "cpu"]), 65)
-    torch.save(model.state_dict(), tmp_path / "15_cache.pt")
-    monkeypatch.setattr("sys.argv", ["sliding.py", "--rows", "2", "--windows", "2"])
-    sliding.main()
-    printed = capsys.readouterr().out
-    assert printed.startswith("130 characters of the validation split")
-    anew, kept = map(float, re.findall(r"\d\.\d{4}", printed))
-    assert kept == pytest.approx(anew, abs=0.05)  # an untrained model guesses either way
+def test_text_is_read_through_the_cache_and_without():
+    """Against a model whose mask hides what the cache has dropped, and against single windows."""
+    model = make_model("cache", shake=0.5).eval()
+    step, rows = lesson("cache"), torch.randint(65, (2, 3 * T + 1))
+    caches = [step.Cache(T) for _ in model.blocks]
+    kept, anew = (
+        sliding.losses_after_full_windows(model, rows, how).flatten() for how in (caches, None)
+    )
+    with torch.no_grad():
+        logits, _ = looks_back(model, 3 * T)(rows[:, :-1])
+        windows = rows[:, :-1].unfold(1, T, 1).flatten(0, 1)  # each of T characters
+        last = model(windows)[0][:, -1]
+    targets = rows[:, T:].flatten()
+    for found, logits in ((kept, logits[:, T - 1 :].flatten(0, 1)), (anew, last)):
+        wanted = F.cross_entropy(logits, targets, reduction="none")
+        torch.testing.assert_close(found, wanted, rtol=0, atol=1e-5)
+    assert (kept - anew).abs().mean() > 0.1
 
 
-def test_the_page_is_timed():
+@slow
+def test_the_pages_are_timed():
     pytest.importorskip("playwright", reason="needs playwright")
     if not CHROMIUM:
         pytest.skip("there is no Chromium here to time the page in")
     done = run(MEASURE / "page.py", "--rounds", 1)
     assert done.returncode == 0, done.stderr
-    rows = re.findall(r"^(\w+)(?: +\d+\.\d\d){3}$", done.stdout, flags=re.M)
-    assert rows == [name for name in FILES if name < "08"]
+    assert len(re.findall(r"median \d+, longest \d+", done.stdout)) == 6

@@ -1,18 +1,18 @@
-"""Step 17, weight decay: a text that is read again and again, against over-fitting.
+"""Step 17, tokens: the model reads pieces of words instead of characters.
 
-New: Muon's matrices shrink a little at each step (rule: arXiv 2502.16982). Step 14 had taken them
-out of AdamW's weight decay. At the laptop size the decay of all matrices is now 0.3, not 0.1.
-In 2,000 steps a batch of 16 x 64 tokens reads the training split four and a half times. What one
-passage alone has taught fades in part before it is read again; what many ask for is renewed: this
-is our explanation, and only the loss was measured.
-Expect a val loss near 1.47 at the laptop size and a train loss near 1.17; step 16 ends at 1.49 and
-1.14, so it over-fits more. We did not run the full size.
-Try --weight-decay 1: 1.49. Now it hinders what the model should learn, too.
+New: byte-pair encoding (arXiv 1508.07909), learnt from the training split. The most common pair of
+tokens becomes a token, again and again. A context of as many tokens then reaches twice as far back
+in the text, and a text of the same length takes half as many steps to sample.
+Losses stay in nats per character: a loss per token cannot be compared with the other steps, since
+it grows with the length of the tokens.
+Expect a val loss near EXP17, down from EXP15, and a train loss near TRAIN17.
+Try --block-size 32: TRY17, with about as many characters in the context as step 16 has.
 """
 
 import argparse
 import contextlib
 import dataclasses
+import inspect
 import re
 import sys
 from collections import Counter, defaultdict
@@ -34,44 +34,24 @@ from common.device import select_device
 class Config:
     """Every setting of a run; each is a flag: --batch-size 64."""
 
-    batch_size: int = 64  # sequences in a batch (B)
-    block_size: int = 256  # longest context in tokens (T)
+    batch_size: int = 16  # sequences in a batch (B)
+    block_size: int = 64  # longest context in tokens (T)
     vocab_size: int = 512  # tokens that the tokenizer knows (V)
-    n_embd: int = 384  # width of the embeddings (C)
-    n_head: int = 6  # attention heads, which share the width
+    n_embd: int = 96  # width of the embeddings (C)
+    n_head: int = 3  # attention heads, which share the width
     n_layer: int = 6  # blocks, one above the other
-    dropout: float = 0.2  # share of activations set to 0 in training
-    learning_rate: float = 1e-3  # of AdamW and Muon, at its highest
+    dropout: float = 0.0  # share of activations set to 0 in training
+    learning_rate: float = 1e-2  # of AdamW and Muon, at its highest
     warmup_iters: int = 100  # optimiser steps in which the learning rate rises
-    weight_decay: float = 0.1  # of matrices
-    max_iters: int = 5000  # optimiser steps
+    max_iters: int = 2000  # optimiser steps
     eval_interval: int = 500  # optimiser steps between evaluations
-    eval_iters: int = 200  # batches of each split in an evaluation
-    size: str = "full"  # the video's; on a CPU the default is laptop
+    eval_iters: int = 20  # batches of each split in an evaluation
     data: Path = TINY_SHAKESPEARE  # UTF-8 text to learn from
     device: str = "auto"  # cpu, cuda, cuda:1, mps, or auto: the fastest there is
     float32: bool = False  # no bfloat16, even where the processor is built for it
-    compile: bool = False  # train with torch.compile, which needs a C++ compiler
     seed: int = 1337  # of every random draw
     prompt: str = ""  # the sample continues this text
     max_new_tokens: int = 500  # tokens to sample
-
-
-SIZES = {
-    "full": Config(),
-    "laptop": Config(
-        batch_size=16,
-        block_size=64,
-        n_embd=96,
-        n_head=3,
-        dropout=0.0,
-        learning_rate=1e-2,
-        weight_decay=0.3,
-        max_iters=2000,
-        eval_iters=20,
-        size="laptop",
-    ),
-}
 
 
 class Rotary(nn.Module):
@@ -79,10 +59,14 @@ class Rotary(nn.Module):
 
     def __init__(self, config: Config) -> None:
         super().__init__()
-        half = config.n_embd // config.n_head // 2
-        # Fast turns tell neighbours apart, slow turns tell distant places apart.
+        head_size = config.n_embd // config.n_head
+        assert head_size % 2 == 0, f"features turn in pairs, but head_size {head_size} is odd"
+        half = head_size // 2
+        # Fast turns tell neighbours apart, slow turns tell distant places apart. 10000 is the
+        # paper's: the slowest pair makes no whole turn in a context, so no two places look alike.
         frequencies = 10000 ** (-torch.arange(half) / half)  # (head_size / 2), from 1 downwards
         angles = torch.outer(torch.arange(config.block_size), frequencies)  # (T, head_size / 2)
+        # Tables that can be computed again need no place in a saved model: not persistent.
         self.register_buffer("cos", angles.cos(), persistent=False)
         self.register_buffer("sin", angles.sin(), persistent=False)
 
@@ -112,14 +96,18 @@ class Cache:
 class MultiHeadAttention(nn.Module):
     """Causal attention, all heads at once, (B, T, C) to (B, T, C); 1706.03762, section 3.2.2."""
 
-    def __init__(self, config: Config, rotary: Rotary) -> None:
+    def __init__(self, config: Config) -> None:
         super().__init__()
-        assert config.n_embd % config.n_head == 0, "n_head must divide n_embd"
+        assert config.n_embd % config.n_head == 0, (
+            f"n_head {config.n_head} does not divide n_embd {config.n_embd}"
+        )
         self.n_head = config.n_head
         # One product for the queries, keys and values of all heads: few large products are faster.
         self.qkv = nn.Linear(config.n_embd, 3 * config.n_embd, bias=False)
-        self.rotary = rotary
+        self.rotary = Rotary(config)
         self.proj = nn.Linear(config.n_embd, config.n_embd)
+        # A buffer is no weight: it goes to the device with the model and is never trained.
+        self.register_buffer("tril", torch.tril(torch.ones(config.block_size, config.block_size)))
         # So that the model relies on no single number, training sets a random share of them to 0.
         self.dropout = nn.Dropout(config.dropout)
 
@@ -132,25 +120,19 @@ class MultiHeadAttention(nn.Module):
         v = v.view(B, T, self.n_head, C // self.n_head).transpose(1, 2)  # (B, n_head, T, head_size)
         # Long queries and keys make softmax pick a single position, so all get one length.
         q, k = F.rms_norm(q, q.shape[-1:]), F.rms_norm(k, k.shape[-1:])
-        # Keys are kept as they are and then turned: when the window slides, their positions change.
+        # Keys are kept as they are and then turned: when the window slides, their positions change,
+        # and all distances stay.
         if cache is not None:
             k, v = cache.add(k, v)  # (B, n_head, S, head_size)
-        S = k.shape[2]  # the positions to look at; the last T of them look
+        S = k.shape[2]  # keys; the queries belong to the last T of them
         # A turned query times a turned key depends on their distance, not on where the two stand.
         q, k = self.rotary(q, S - T), self.rotary(k, 0)
-        # On cuda one operation does what the lines below do, and never writes the scores to memory.
-        # With bfloat16 on our CPU it was slower. Its mask lets the first query see the first key
-        # alone, so it is not for a lone query with a cache.
-        if x.is_cuda and cache is None:
-            dropout = self.dropout.p if self.training else 0.0
-            x = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True)
-            return self.dropout(self.proj(x.transpose(1, 2).reshape(B, T, C)))  # (B, T, C)
         scores = q @ k.transpose(-2, -1)  # (B, n_head, T, S), how well each query fits each key
-        # Scores spread as sqrt(head_size), and softmax of large scores picks a single position.
+        # A sum of head_size products has head_size times their variance. Without the root below,
+        # softmax of such large scores picks a single position, and the others get no gradient.
         scores = scores * k.shape[-1] ** -0.5
         # Position t has to predict what comes at t+1, so it must not see it: exp(-inf) is 0.
-        future = torch.ones(T, S, dtype=torch.bool, device=x.device).triu(S - T + 1)
-        scores = scores.masked_fill(future, float("-inf"))
+        scores = scores.masked_fill(self.tril[S - T : S, :S] == 0, float("-inf"))
         weights = F.softmax(scores, dim=-1)  # (B, n_head, T, S), each row sums to 1
         x = self.dropout(weights) @ v  # (B, n_head, T, head_size), an average of values
         x = x.transpose(1, 2).reshape(B, T, C)  # the heads side by side again
@@ -177,9 +159,9 @@ class FeedForward(nn.Module):
 class Block(nn.Module):
     """Communication, then computation: (B, T, C) to (B, T, C)."""
 
-    def __init__(self, config: Config, rotary: Rotary) -> None:
+    def __init__(self, config: Config) -> None:
         super().__init__()
-        self.attention = MultiHeadAttention(config, rotary)
+        self.attention = MultiHeadAttention(config)
         self.feed_forward = FeedForward(config)
         # So that a sub-layer finds inputs of one scale, each vector gets mean 0 and variance 1.
         self.norm1 = nn.LayerNorm(config.n_embd)
@@ -199,8 +181,7 @@ class LanguageModel(nn.Module):
         super().__init__()
         self.block_size = config.block_size
         self.token_embedding = nn.Embedding(vocab_size, config.n_embd)
-        rotary = Rotary(config)  # one for all blocks, since its tables are the same
-        self.blocks = nn.Sequential(*[Block(config, rotary) for _ in range(config.n_layer)])
+        self.blocks = nn.Sequential(*[Block(config) for _ in range(config.n_layer)])
         self.norm = nn.LayerNorm(config.n_embd)
         self.lm_head = nn.Linear(config.n_embd, vocab_size)
         # Small weights make small logits, so the first guess is even and its loss near ln(V).
@@ -238,14 +219,18 @@ class LanguageModel(nn.Module):
             yield idx_next
 
 
+def uses_bfloat16(config: Config, device: torch.device) -> bool:
+    """Whether the processor is built for bfloat16, and no flag forbids it."""
+    if device.type == "cuda":
+        built = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:  # a CPU without AVX-512 BF16 is slower with bfloat16; on mps we did not try it
+        built = device.type == "cpu" and torch.cpu.get_capabilities().get("avx512_bf16", False)
+    return built and not config.float32
+
+
 def autocast(config: Config, device: torch.device) -> torch.autocast:
     """Inside it matrices are multiplied in bfloat16, where the processor is built for that."""
-    built = False  # most CPUs are slower with it, and on mps we did not try it
-    if device.type == "cuda":
-        built = torch.cuda.get_device_capability(device) >= (8, 0)
-    elif device.type == "cpu":
-        built = torch.cpu.get_capabilities().get("avx512_bf16", False)
-    return torch.autocast(device.type, torch.bfloat16, enabled=built and not config.float32)
+    return torch.autocast(device.type, torch.bfloat16, enabled=uses_bfloat16(config, device))
 
 
 @torch.no_grad()
@@ -269,7 +254,7 @@ def estimate_loss(model: nn.Module, corpus: Corpus, config: Config) -> dict[str,
 
 def learning_rate_at(step: int, config: Config) -> float:
     """The learning rate of a step: it rises in the warm-up, then falls in a line to zero."""
-    # AdamW divides by averages that at first know few gradients, so the first steps are small.
+    # The averages in AdamW hold few gradients in the first steps, so these steps are small.
     if step < config.warmup_iters:
         return config.learning_rate * (step + 1) / config.warmup_iters
     # At a high rate the weights keep jumping around the minimum, so the rate falls to the end.
@@ -280,13 +265,12 @@ def learning_rate_at(step: int, config: Config) -> float:
 def orthogonal(x: Tensor) -> Tensor:
     """Matrices (n, rows, columns) made nearly orthogonal: their singular values come near 1.
 
-    A singular value says how far a matrix stretches one direction. Each Newton-Schulz step takes s
-    to 3.4445 s - 4.7750 s^3 + 2.0315 s^5. Values above 1/500 of the norm end between 0.68 and 1.21;
-    smaller ones, up to half of those of a gradient, end lower.
+    A singular value says how far a matrix stretches one direction; docs/muon.md shows an example.
+    Each Newton-Schulz iteration takes s to 3.4445 s - 4.7750 s^3 + 2.0315 s^5.
     """
     if x.shape[1] > x.shape[2]:
         return orthogonal(x.mT).mT  # the products below are smaller
-    # With this norm no s is above 1: from 1.27 on the steps diverge.
+    # With this norm no s is above 1: from 1.27 on the iterations diverge.
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
     for _ in range(5):
         a = x @ x.mT  # (n, rows, rows)
@@ -296,14 +280,13 @@ def orthogonal(x: Tensor) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """Moves matrices along their momentum made orthogonal; all of a group have one shape.
+    """Moves matrices along the average of their gradients, made orthogonal."""
 
-    "parts" says how many matrices stand above each other in each parameter of a group.
-    """
-
-    def __init__(self, groups: list[dict], lr: float, weight_decay: float) -> None:
-        defaults = {"lr": lr, "momentum": 0.85, "parts": 1, "weight_decay": weight_decay}
-        super().__init__(groups, defaults)
+    def __init__(self, matrices: list[Tensor], lr: float) -> None:
+        # Few large products are faster than many small ones: matrices of one shape share a stack.
+        shapes = dict.fromkeys(p.shape for p in matrices)
+        stacks = [{"params": [p for p in matrices if p.shape == shape]} for shape in shapes]
+        super().__init__(stacks, {"lr": lr, "momentum": 0.85})
 
     @torch.no_grad()
     def step(self) -> None:
@@ -314,40 +297,26 @@ class Muon(torch.optim.Optimizer):
                 if not state:
                     state["average"] = torch.zeros_like(p)
                 state["average"].lerp_(p.grad, 1 - momentum)
-                # Nesterov's momentum: the new gradient counts once more.
-                updates += p.grad.lerp(state["average"], momentum).chunk(group["parts"])
-            # One stack for all, since few large products are faster than many small ones.
+                # Nesterov's momentum: the newest gradient counts once more.
+                updates.append(p.grad.lerp(state["average"], momentum))
             updates = orthogonal(torch.stack(updates))  # (n, rows, columns)
             # Entries near 0.2 as in AdamW's steps, so both take one learning rate: 2502.16982.
             scale = 0.2 * max(updates.shape[1:]) ** 0.5
-            for p, update in zip(group["params"], updates.split(group["parts"]), strict=True):
-                # Each weight shrinks by a share; what gradients keep asking for grows back.
-                p.mul_(1 - group["lr"] * group["weight_decay"])
-                p.sub_(update.flatten(0, 1), alpha=group["lr"] * scale)
+            for p, update in zip(group["params"], updates, strict=True):
+                p.sub_(update, alpha=group["lr"] * scale)
 
 
 def train(model: nn.Module, corpus: Corpus, config: Config) -> None:
     """Take max_iters optimiser steps on random batches, printing both losses on the way."""
-    # The embedding and the last layer are tables with a row for each token: AdamW keeps them.
-    stacks = [
-        {"params": [block.attention.qkv.weight for block in model.blocks], "parts": 3},
-        {"params": [block.attention.proj.weight for block in model.blocks]},
-        {"params": [block.feed_forward.gate.weight for block in model.blocks]},
-        {"params": [block.feed_forward.up.weight for block in model.blocks]},
-        {"params": [block.feed_forward.down.weight for block in model.blocks]},
-    ]
-    muon = Muon(stacks, lr=config.learning_rate, weight_decay=config.weight_decay)
-    # Decay keeps weights small, against over-fitting; the gains of layer norm belong near 1.
-    matrices = [model.token_embedding.weight, model.lm_head.weight]
-    vectors = [p for p in model.parameters() if p.dim() < 2]  # biases, gains of layer norm
-    groups = [
-        {"params": matrices, "weight_decay": config.weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
-    ]
+    # The embedding and the last layer are tables with a row for each token. They are left to AdamW,
+    # with the vectors: the biases, and the scales that layer norm learns.
+    matrices = [p for p in model.blocks.parameters() if p.dim() == 2]
+    tables = [model.token_embedding.weight, model.lm_head.weight]
+    vectors = [p for p in model.parameters() if p.dim() < 2]
+    muon = Muon(matrices, lr=config.learning_rate)
+    # AdamW divides the step of each weight by the usual size of its gradients.
     # fused: one operation updates all weights, which takes less time.
-    adamw = torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
-    if config.compile:
-        model = torch.compile(model)
+    adamw = torch.optim.AdamW(tables + vectors, lr=config.learning_rate, fused=True)
     for step in trange(config.max_iters, disable=None):  # no bar where there is no terminal
         if step % config.eval_interval == 0 or step == config.max_iters - 1:
             means = estimate_loss(model, corpus, config)
@@ -366,8 +335,8 @@ def train(model: nn.Module, corpus: Corpus, config: Config) -> None:
             muon.step()
 
 
-# A token stays within a piece: a word or signs, each with the space before it, or white space. If
-# tokens spanned two words, a word would be cut in another way beside each neighbour.
+# A token stays within a piece: a word or punctuation, each with the space before it, or white
+# space. If tokens spanned two words, a word would become other tokens beside each neighbour.
 PIECE = re.compile(r" ?\w+| ?[^\w\s]+|\s+")
 
 
@@ -385,28 +354,28 @@ def merge(tokens: list[int], pair: tuple[int, int], merged: int) -> list[int]:
 def learn_merges(text: str, chars: list[str], vocab_size: int) -> list[tuple[int, int]]:
     """The pairs to merge, each time the commonest, until there are vocab_size tokens.
 
-    Of pairs that are equally common the one with the lowest tokens is merged.
+    Of pairs that are equally common, the pair whose tokens were learnt first is merged.
     """
-    # Most pieces occur often, so the pairs of each distinct one are counted once, and multiplied.
-    times = Counter(PIECE.findall(text))
+    # Most pieces occur often, so the pairs of each distinct piece are counted once and multiplied.
+    occurrences = Counter(PIECE.findall(text))
     characters = CharTokenizer("".join(chars))
-    tokens = {piece: characters.encode(piece) for piece in times}
-    pairs, where = Counter(), defaultdict(set)  # how often a pair occurs, and in which pieces
+    tokens = {piece: characters.encode(piece) for piece in occurrences}
+    pairs, pieces_with = Counter(), defaultdict(set)
 
-    def count(piece: str, sign: int) -> None:
+    def count(piece: str, times: int) -> None:
         for pair in pairwise(tokens[piece]):
-            pairs[pair] += sign * times[piece]
-            where[pair].add(piece)
+            pairs[pair] += times
+            pieces_with[pair].add(piece)
 
     for piece in tokens:
-        count(piece, 1)
+        count(piece, occurrences[piece])
     merges = []
     while len(chars) + len(merges) < vocab_size and any(pairs.values()):
         best = min(pairs, key=lambda pair: (-pairs[pair], pair))
-        for piece in list(where[best]):
-            count(piece, -1)
+        for piece in list(pieces_with[best]):
+            count(piece, -occurrences[piece])
             tokens[piece] = merge(tokens[piece], best, len(chars) + len(merges))
-            count(piece, 1)
+            count(piece, occurrences[piece])
         merges.append(best)
     return merges
 
@@ -417,16 +386,16 @@ class PairTokenizer(CharTokenizer):
     def __init__(self, chars: list[str], merges: list[tuple[int, int]]) -> None:
         super().__init__("".join(chars))
         self.merged = {pair: len(chars) + i for i, pair in enumerate(merges)}
-        self.texts = list(chars)  # of each token
+        self.pieces = list(chars)  # the text of each token
         for left, right in merges:
-            self.texts.append(self.texts[left] + self.texts[right])
-        self.vocab_size = len(self.texts)  # V
+            self.pieces.append(self.pieces[left] + self.pieces[right])
+        self.vocab_size = len(self.pieces)  # V
 
     def encode(self, text: str) -> list[int]:
         """The tokens of a text: in each piece, pairs are merged in the order they were learnt."""
-        encoded = []
-        for piece in PIECE.findall(text):
-            tokens = super().encode(piece)
+        characters, encoded = super().encode(text), []
+        for piece in PIECE.finditer(text):
+            tokens = characters[piece.start() : piece.end()]
             while known := [pair for pair in pairwise(tokens) if pair in self.merged]:
                 first = min(known, key=self.merged.get)
                 tokens = merge(tokens, first, self.merged[first])
@@ -435,7 +404,7 @@ class PairTokenizer(CharTokenizer):
 
     def decode(self, tokens: Iterable[int]) -> str:
         """The text of tokens: the inverse of encode."""
-        return "".join([self.texts[token] for token in tokens])
+        return "".join([self.pieces[token] for token in tokens])
 
 
 def main(config: Config) -> tuple[nn.Module, Corpus]:
@@ -450,34 +419,34 @@ def main(config: Config) -> tuple[nn.Module, Corpus]:
     # A model can only continue: without a prompt, it continues the first of chars, a line end.
     idx = torch.tensor([tokenizer.encode(config.prompt or tokenizer.chars[0])], device=device)
     model = LanguageModel(config, tokenizer.vocab_size).to(device)
-    print(f"{sum(p.numel() for p in model.parameters()):,} parameters on {device}", flush=True)
-    hint = "; --size laptop ends in minutes" if config.size == "full" else ""
-    print(f"{config.size} size{hint}", flush=True)
-    # Ctrl-C ends the training, not the run: the model writes its sample as it is.
+    parameters = sum(p.numel() for p in model.parameters())
+    precision = "bfloat16" if uses_bfloat16(config, device) else "float32"
+    print(f"{parameters:,} parameters on {device}, {precision}", flush=True)
+    # Ctrl-C ends the training, and the model writes its sample; Ctrl-C then ends the sample.
     with contextlib.suppress(KeyboardInterrupt):
         train(model, corpus, config)
     print(config.prompt, end="")
-    for token in model.generate(idx, config.max_new_tokens):
-        print(tokenizer.decode(token[0]), end="", flush=True)
+    with contextlib.suppress(KeyboardInterrupt):
+        for token in model.generate(idx, config.max_new_tokens):
+            print(tokenizer.decode(token[0]), end="", flush=True)
     print()
     return model, corpus
 
 
 def parse_args(argv: list[str] | None = None) -> Config:
-    """The settings of a size, with what the command line asks for in their place."""
-    parser = argparse.ArgumentParser(description=__doc__, argument_default=argparse.SUPPRESS)
+    """The settings that the command line asks for."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog=inspect.getsource(Config),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     for field in dataclasses.fields(Config):
         flag = "--" + field.name.replace("_", "-")
         if field.type is bool:  # a switch, which takes no value
             parser.add_argument(flag, action="store_true")
-            continue
-        defaults = dict.fromkeys(str(getattr(size, field.name)) for size in SIZES.values())
-        choices = SIZES if field.name == "size" else None
-        parser.add_argument(flag, type=field.type, choices=choices, help=" or ".join(defaults))
-    given = vars(parser.parse_args(argv))
-    on_cpu = select_device(given.get("device", "auto")).type == "cpu"
-    size = given.get("size", "laptop" if on_cpu else "full")
-    return dataclasses.replace(SIZES[size], **given)
+        else:
+            parser.add_argument(flag, type=field.type, default=field.default)
+    return Config(**vars(parser.parse_args(argv)))
 
 
 if __name__ == "__main__":
