@@ -5,8 +5,8 @@
     python measure/reward.py --picture
 
 Each run is the script with the flags of RUNS, on one core. The right answers are to 1,000 problems
-that the model has not seen. The seconds are the processor's: those of training and practice, without
-the evaluations. With --tuning the test has other problems, and those of the real test are not drawn:
+that the model has not seen. The seconds are the processor's, for training and practice without
+evaluations. With --tuning the test has other problems, and those of the real test are not drawn:
 so the settings were chosen. The figures go to measure/results/reward.json and the picture to
 docs/reward.svg; with any flag but --picture the figures go to standard output alone. --picture
 measures nothing and draws the figures that are kept. Needs half an hour on two cores.

@@ -46,60 +46,65 @@ def test_the_loss_has_the_gradient_of_the_expected_reward():
 
     # A constant that all rewards are compared with changes nothing in the expectation.
     for constant in (0.0, 5.0):
-        weighted = V * V * probs.detach() * (rewards - constant)
+        weighted = probs.detach() * (rewards - constant)
         loss = reward.policy_loss(model, prompt.expand(V * V, -1), answers, weighted)
         torch.testing.assert_close(gradients(model, loss), wanted)
 
 
 class Guesser(nn.Module):
-    """Writes right answers, wrong ones, and wrong ones whose last digit is right."""
+    """Draws right answers, wrong ones, and wrong ones whose last digit is right."""
 
     def __init__(self, corpus):
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(1))
         self.corpus = corpus
+        self.drawn = []
 
     def generate(self, idx, max_new_tokens, draw=False):
         lines = []
         for row in idx:
             a, b = map(int, re.findall(r"\d+", self.corpus.tokenizer.decode(row)))
             off = [0, 1, 10][torch.randint(3, ()).item()] if draw else 0
-            lines.append(self.corpus.tokenizer.encode(f"{a + b + off:03}"[-3:][::-1]))
-        yield from torch.tensor(lines).split(1, dim=1)
+            lines.append(self.corpus.tokenizer.encode(f"{a + b + off:03}"[::-1]))
+        answers = torch.tensor(lines)  # (n, max_new_tokens)
+        if draw:
+            self.drawn.append((idx, answers))
+        yield from answers.split(1, dim=1)
 
 
 @pytest.mark.parametrize("flags", [[], ["--imitate"], ["--divide"], ["--lenient"]])
 def test_an_answer_is_compared_with_the_others_to_its_problem(flags, monkeypatch, capsys):
-    flags = [*flags, "--digits", 2, "--updates", 3, "--problems", 7, "--group-size", 5]
-    flags += ["--test-size", 20]
-    config, corpus, _ = small(*flags)
-    seen = []
+    flags = [*flags, "--digits", 2, "--updates", 3, "--problems", 30, "--group-size", 4]
+    config, corpus, _ = small(*flags, "--test-size", 20)
+    decode, model, used = corpus.tokenizer.decode, Guesser(corpus), []
 
     def policy_loss(model, prompts, answers, advantages):
-        seen.append((prompts, answers, advantages))
+        used.append((prompts, answers, advantages))
         return 0 * model.weight.sum()
 
     monkeypatch.setattr(reward, "policy_loss", policy_loss)
-    reward.practise(Guesser(corpus), corpus, config)
-    decode = corpus.tokenizer.decode
-    found = []
-    for prompts, answers, advantages in seen:
+    reward.practise(model, corpus, config)
+    means = []
+    for prompts, answers in model.drawn:
         rights = []
         for prompt, answer in zip(prompts, answers, strict=True):
             a, b = map(int, re.findall(r"\d+", decode(prompt)))
             assert (a + b + a * b) % 11 != 0  # not in the test
             said = int(decode(answer)[::-1])
             rights.append(float(said % 10 == (a + b) % 10 if config.lenient else said == a + b))
-        groups = torch.tensor(rights).view(7, 5)
-        assert all(len(set(map(decode, group))) == 1 for group in prompts.view(7, 5, -1))
+        groups = torch.tensor(rights).view(30, 4)
+        assert all(len(set(map(decode, group))) == 1 for group in prompts.view(30, 4, -1))
         wanted = groups if config.imitate else groups - groups.mean(dim=1, keepdim=True)
         if config.divide:
             wanted = wanted / (groups.std(dim=1, keepdim=True) + 1e-4)
-        torch.testing.assert_close(advantages, wanted.flatten())
-        found.append(groups.mean().item())
-    assert len({*map(tuple, (prompts.flatten().tolist() for prompts, _, _ in seen))}) == 3
+        wanted = wanted.flatten()
+        kept = wanted != 0
+        for found, expected in zip(used.pop(0), (prompts, answers, wanted), strict=True):
+            torch.testing.assert_close(found, expected[kept])
+        means.append(groups.mean().item())
+    assert len({tuple(prompts.flatten().tolist()) for prompts, _ in model.drawn}) == 3
     shown = re.findall(r"update (\d): reward ([\d.]+), right (\d+)", capsys.readouterr().out)
-    assert shown == [(str(i), f"{found[i]:.3f}", "20") for i in (0, 2)]
+    assert shown == [(str(i), f"{means[i]:.3f}", "20") for i in (0, 2)]
 
 
 def test_answers_are_drawn_with_the_probabilities_of_the_model():
