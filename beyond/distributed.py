@@ -26,6 +26,10 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+
+# PyTorch would import this after join, and defaults of its functions would keep the process group:
+# gloo's threads outlive destroy_process_group then, and a late one aborts the process.
+import torch.distributed.nn
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
