@@ -5,8 +5,8 @@ paper (arXiv 2307.03381), and only its characters count in the loss. One problem
 out of training, for the test, and so is the same problem with its numbers exchanged.
 Video: its description suggests this, https://www.youtube.com/watch?v=kCc8FmEb1nY
 Expect 1,000 right answers to 1,000 unseen problems, with each of three seeds. It does not learn to
-add longer numbers than those in training.
-Try --plain, which writes the sum as usual: 970 to 997 right answers.
+add longer numbers than those in training: 12 right answers with --extra-digits 1.
+Try --plain, which writes the sum as usual: 735 right answers.
 """
 
 import argparse
@@ -193,6 +193,13 @@ class Corpus:
             pairs = torch.cat((pairs, drawn[held_out == (split == "val")]))
         return pairs[:n]
 
+    def test(self, n: int, extra: int = 0) -> Tensor:
+        """Problems (n, 2) of the validation split, all different: fewer, where there are not n."""
+        # Short problems are drawn often and count once, so more are drawn than the test needs.
+        drawn = self.draw("val", 10 * n, extra).tolist()
+        problems = {frozenset(pair): pair for pair in drawn}
+        return torch.tensor(list(problems.values())[:n])
+
     def lines(self, pairs: Tensor) -> Tensor:
         """The problems (n, 2) with their sums as tokens (n, T+1)."""
         rows = []
@@ -269,10 +276,7 @@ def main(config: Config) -> tuple[nn.Module, Corpus]:
     # Ctrl-C ends the training, not the run: the model is tested as it is.
     with contextlib.suppress(KeyboardInterrupt):
         train(model, corpus, config)
-    # Short problems are drawn often, and all count once, so more are drawn than the test needs.
-    drawn = corpus.draw("val", 10 * config.test_size, config.extra_digits).tolist()
-    problems = list({frozenset(pair): pair for pair in drawn}.values())
-    pairs = torch.tensor(problems[: config.test_size])  # (test_size, 2), all different
+    pairs = corpus.test(config.test_size, config.extra_digits)
     right, wrong = [], []
     for (a, b), text in zip(pairs.tolist(), add(model, corpus, pairs), strict=True):
         (right if text == str(a + b) else wrong).append(f"{a}+{b}={text}")

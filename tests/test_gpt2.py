@@ -282,7 +282,7 @@ def test_a_file_that_is_missing_or_something_else(folder, name):
         with pytest.raises(InputError, match=rf"^cannot use \S+{name}: .*$"):
             load(folder)
     (folder / name).unlink()
-    with pytest.raises(InputError, match=rf"{name}: FileNotFoundError: .*No such file"):
+    with pytest.raises(InputError, match=rf"^cannot read \S+{name}: No such file or directory$"):
         load(folder)
 
 
@@ -298,7 +298,7 @@ def test_files_that_do_not_fit_each_other(folder):
     assert error(n_layer=3) == "model.safetensors: KeyError: 'h.2.attn.c_attn.weight'"
     assert error(n_layer=1).startswith("model.safetensors: ValueError: this model has no h.1.")
     assert "wpe.weight is (32, 48), not (64, 48)" in error(n_positions=64)
-    assert error(n_head=5) == "config.json: AssertionError: n_head must divide n_embd"
+    assert error(n_head=5) == "config.json: AssertionError: n_head 5 does not divide n_embd 48"
     assert "layer_norm_epsilon" in error(layer_norm_epsilon=1e-6)
     assert "activation_function" in error(activation_function="gelu")
     assert "vocab_size is 9" in error(vocab_size=9)
@@ -326,3 +326,17 @@ def test_the_hub_or_what_to_fetch_and_where_to_put_it(folder, monkeypatch):
     (folder / "merges.txt").unlink()
     with pytest.raises(InputError, match=r"^.*merges\.txt.* from https://\S+ .*--weights \S+$"):
         load("")
+
+
+def test_without_a_network_the_error_says_so(tmp_path):
+    """In a process of its own, with a cache that is empty, and forbidden to call the hub."""
+    pytest.importorskip("huggingface_hub", reason="needs beyond/requirements.txt")
+    command = [sys.executable, ROOT / "beyond" / "gpt2.py", "--device", "cpu"]
+    environment = os.environ | {"HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
+    assert done.returncode == 1
+    start = (
+        "GPT-2 could not be downloaded (no network, or no answer from the hub): save config.json"
+    )
+    assert done.stderr.startswith(start)
+    assert len(done.stderr.splitlines()) == 1
