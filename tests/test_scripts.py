@@ -154,12 +154,6 @@ def test_a_mistake_ends_the_run_before_the_training_with_a_line_on_it(
     assert losses(capsys.readouterr().out) == []
 
 
-def test_a_mistake_as_a_user_sees_it(tmp_path):
-    result = run(FILES["01_bigram"], "--data", "nowhere.txt", cwd=tmp_path)
-    assert (result.returncode, result.stdout) == (1, "")
-    assert result.stderr == "cannot read nowhere.txt: No such file or directory\n"
-
-
 @pytest.mark.parametrize("step", STEPS[2:])
 def test_heads_must_divide_the_width(step):
     with pytest.raises(AssertionError, match="n_head 5 does not divide n_embd 32"):
