@@ -1,9 +1,14 @@
-"""Checkpoint, a tool: the training of step 18 goes on after a break, and the model is kept.
+"""Checkpoint, a tool: the training of step 19 goes on after a break, and the model is kept.
 
-New: each evaluation writes a checkpoint to runs/. --resume goes on from it; on a CPU the losses and
-the sample are those of a run without a break. --sample writes a sample and trains nothing. Samples
-are from the weights with the lowest val loss so far.
-Expect the losses of step 18.
+New: every 50 optimiser steps a checkpoint is written to runs/. After Ctrl-C, kill -9 or a crash
+--resume goes on from it; on a CPU the losses and the sample are those of a run without a break.
+--sample writes a sample and trains nothing.
+After Ctrl-C the sample is from the newest weights. A finished run and --sample take them, too,
+unless the last evaluation found a higher val loss than an earlier one: then the weights of the
+evaluation with the lowest val loss.
+--resume --max-iters 4000 trains a finished run further: the learning rate, which has fallen to
+zero, jumps back to the rate that a run of 4000 steps has there.
+Expect the losses of step 19.
 Try --sample --prompt "ROMEO:" --temperature 0.8 --top-k 20 after a run.
 """
 
@@ -12,8 +17,8 @@ import contextlib
 import copy
 import dataclasses
 import hashlib
+import inspect
 import io
-import random
 import re
 import sys
 from collections import Counter, defaultdict
@@ -38,65 +43,35 @@ CHECKPOINT = Path(__file__).resolve().parent.parent / "runs" / f"{Path(__file__)
 class Config:
     """Every setting of a run; each is a flag: --batch-size 64."""
 
-    batch_size: int = 64  # sequences in a batch (B)
-    block_size: int = 256  # longest context in tokens (T)
+    batch_size: int = 16  # sequences in a batch (B)
+    block_size: int = 64  # longest context in tokens (T)
     vocab_size: int = 512  # tokens that the tokenizer knows (V)
-    n_embd: int = 384  # width of the embeddings (C)
-    n_head: int = 6  # attention heads, which share the width
+    n_embd: int = 96  # width of the embeddings (C)
+    n_head: int = 3  # attention heads, which share the width
     n_layer: int = 6  # blocks, one above the other
-    dropout: float = 0.2  # share of activations set to 0 in training
-    learning_rate: float = 1e-3  # of AdamW and Muon, at its highest
+    n_member: int = 4  # models whose guesses are averaged (M)
+    dropout: float = 0.0  # share of activations set to 0 in training
+    learning_rate: float = 1e-2  # of AdamW and Muon, at its highest
     warmup_iters: int = 100  # optimiser steps in which the learning rate rises
-    weight_decay: float = 0.1  # of matrices
-    merge_dropout: float = 0.15  # chance that a possible merge is passed over, at first
-    cut_interval: int = 250  # optimiser steps between cuts
-    max_iters: int = 5000  # optimiser steps
+    weight_decay: float = 0.3  # of matrices
+    max_iters: int = 2000  # optimiser steps
     eval_interval: int = 500  # optimiser steps between evaluations
-    eval_iters: int = 200  # batches of each split in an evaluation
-    size: str = "full"  # the video's; on a CPU the default is laptop
+    eval_iters: int = 20  # batches of each split in an evaluation
     data: Path = TINY_SHAKESPEARE  # UTF-8 text to learn from
     device: str = "auto"  # cpu, cuda, cuda:1, mps, or auto: the fastest there is
     float32: bool = False  # no bfloat16, even where the processor is built for it
-    compile: bool = False  # train with torch.compile, which needs a C++ compiler
     seed: int = 1337  # of every random draw
     prompt: str = ""  # the sample continues this text
     max_new_tokens: int = 500  # tokens to sample
     temperature: float = 1.0  # below 1 favours likely tokens; 0 takes the likeliest
     top_k: int = 0  # draw from the k likeliest tokens; 0 from all
     checkpoint: Path = CHECKPOINT  # where the run is kept
+    save_interval: int = 50  # optimiser steps between checkpoints
     resume: bool = False  # go on from the checkpoint, or start where there is none
     sample: bool = False  # sample from the checkpoint, without training
 
 
-SIZES = {
-    "full": Config(),
-    "laptop": Config(
-        batch_size=16,
-        block_size=64,
-        n_embd=96,
-        n_head=3,
-        dropout=0.0,
-        learning_rate=1e-2,
-        weight_decay=0.3,
-        max_iters=2000,
-        eval_iters=20,
-        size="laptop",
-    ),
-    "long": Config(  # for a laptop, too: wider, a longer context, more steps
-        batch_size=16,
-        block_size=128,
-        n_embd=128,
-        n_head=4,
-        dropout=0.1,
-        learning_rate=1e-2,
-        weight_decay=0.5,
-        merge_dropout=0.2,
-        max_iters=3500,
-        eval_iters=20,
-        size="long",
-    ),
-}
-SHAPE = ("block_size", "vocab_size", "n_embd", "n_head", "n_layer")  # of the weights, by settings
+SHAPE = ("block_size", "vocab_size", "n_embd", "n_head", "n_layer", "n_member")  # of the weights
 
 
 class Rotary(nn.Module):
@@ -104,10 +79,14 @@ class Rotary(nn.Module):
 
     def __init__(self, config: Config) -> None:
         super().__init__()
-        half = config.n_embd // config.n_head // 2
-        # Fast turns tell neighbours apart, slow turns tell distant places apart.
+        head_size = config.n_embd // config.n_head
+        assert head_size % 2 == 0, f"features turn in pairs, but head_size {head_size} is odd"
+        half = head_size // 2
+        # Fast turns tell neighbours apart, slow turns tell distant places apart. 10000 is the
+        # paper's: the slowest pair makes no whole turn in a context, so no two places look alike.
         frequencies = 10000 ** (-torch.arange(half) / half)  # (head_size / 2), from 1 downwards
         angles = torch.outer(torch.arange(config.block_size), frequencies)  # (T, head_size / 2)
+        # Tables that can be computed again need no place in a saved model: not persistent.
         self.register_buffer("cos", angles.cos(), persistent=False)
         self.register_buffer("sin", angles.sin(), persistent=False)
 
@@ -137,14 +116,18 @@ class Cache:
 class MultiHeadAttention(nn.Module):
     """Causal attention, all heads at once, (B, T, C) to (B, T, C); 1706.03762, section 3.2.2."""
 
-    def __init__(self, config: Config, rotary: Rotary) -> None:
+    def __init__(self, config: Config) -> None:
         super().__init__()
-        assert config.n_embd % config.n_head == 0, "n_head must divide n_embd"
+        assert config.n_embd % config.n_head == 0, (
+            f"n_head {config.n_head} does not divide n_embd {config.n_embd}"
+        )
         self.n_head = config.n_head
         # One product for the queries, keys and values of all heads: few large products are faster.
         self.qkv = nn.Linear(config.n_embd, 3 * config.n_embd, bias=False)
-        self.rotary = rotary
+        self.rotary = Rotary(config)
         self.proj = nn.Linear(config.n_embd, config.n_embd)
+        # A buffer is no weight: it goes to the device with the model and is never trained.
+        self.register_buffer("tril", torch.tril(torch.ones(config.block_size, config.block_size)))
         # So that the model relies on no single number, training sets a random share of them to 0.
         self.dropout = nn.Dropout(config.dropout)
 
@@ -157,25 +140,19 @@ class MultiHeadAttention(nn.Module):
         v = v.view(B, T, self.n_head, C // self.n_head).transpose(1, 2)  # (B, n_head, T, head_size)
         # Long queries and keys make softmax pick a single position, so all get one length.
         q, k = F.rms_norm(q, q.shape[-1:]), F.rms_norm(k, k.shape[-1:])
-        # Keys are kept as they are and then turned: when the window slides, their positions change.
+        # Keys are kept as they are and then turned: when the window slides, their positions change,
+        # and all distances stay.
         if cache is not None:
             k, v = cache.add(k, v)  # (B, n_head, S, head_size)
-        S = k.shape[2]  # the positions to look at; the last T of them look
+        S = k.shape[2]  # keys; the queries belong to the last T of them
         # A turned query times a turned key depends on their distance, not on where the two stand.
         q, k = self.rotary(q, S - T), self.rotary(k, 0)
-        # On cuda one operation does what the lines below do, and never writes the scores to memory.
-        # With bfloat16 on our CPU it was slower. Its mask lets the first query see the first key
-        # alone, so it is not for a lone query with a cache.
-        if x.is_cuda and cache is None:
-            dropout = self.dropout.p if self.training else 0.0
-            x = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True)
-            return self.dropout(self.proj(x.transpose(1, 2).reshape(B, T, C)))  # (B, T, C)
         scores = q @ k.transpose(-2, -1)  # (B, n_head, T, S), how well each query fits each key
-        # Scores spread as sqrt(head_size), and softmax of large scores picks a single position.
+        # A sum of head_size products has head_size times their variance. Without the root below,
+        # softmax of such large scores picks a single position, and the others get no gradient.
         scores = scores * k.shape[-1] ** -0.5
         # Position t has to predict what comes at t+1, so it must not see it: exp(-inf) is 0.
-        future = torch.ones(T, S, dtype=torch.bool, device=x.device).triu(S - T + 1)
-        scores = scores.masked_fill(future, float("-inf"))
+        scores = scores.masked_fill(self.tril[S - T : S, :S] == 0, float("-inf"))
         weights = F.softmax(scores, dim=-1)  # (B, n_head, T, S), each row sums to 1
         x = self.dropout(weights) @ v  # (B, n_head, T, head_size), an average of values
         x = x.transpose(1, 2).reshape(B, T, C)  # the heads side by side again
@@ -202,9 +179,9 @@ class FeedForward(nn.Module):
 class Block(nn.Module):
     """Communication, then computation: (B, T, C) to (B, T, C)."""
 
-    def __init__(self, config: Config, rotary: Rotary) -> None:
+    def __init__(self, config: Config) -> None:
         super().__init__()
-        self.attention = MultiHeadAttention(config, rotary)
+        self.attention = MultiHeadAttention(config)
         self.feed_forward = FeedForward(config)
         # So that a sub-layer finds inputs of one scale, each vector gets mean 0 and variance 1.
         self.norm1 = nn.LayerNorm(config.n_embd)
@@ -217,15 +194,13 @@ class Block(nn.Module):
         return x
 
 
-class LanguageModel(nn.Module):
+class Member(nn.Module):
     """Transformer: idx (B, T) to logits (B, T, V), each from its own position and those before."""
 
     def __init__(self, config: Config, vocab_size: int) -> None:
         super().__init__()
-        self.block_size = config.block_size
         self.token_embedding = nn.Embedding(vocab_size, config.n_embd)
-        rotary = Rotary(config)  # one for all blocks, since its tables are the same
-        self.blocks = nn.Sequential(*[Block(config, rotary) for _ in range(config.n_layer)])
+        self.blocks = nn.Sequential(*[Block(config) for _ in range(config.n_layer)])
         self.norm = nn.LayerNorm(config.n_embd)
         self.lm_head = nn.Linear(config.n_embd, vocab_size)
         # Small weights make small logits, so the first guess is even and its loss near ln(V).
@@ -235,19 +210,44 @@ class LanguageModel(nn.Module):
             if isinstance(module, nn.Linear) and module.bias is not None:
                 nn.init.zeros_(module.bias)
 
-    def forward(
-        self, idx: Tensor, targets: Tensor | None = None, caches: list[Cache] | None = None
-    ) -> tuple[Tensor, Tensor | None]:
-        """Logits (B, T, V) of what follows, and their mean loss in nats: None without targets."""
+    def forward(self, idx: Tensor, caches: list[Cache] | None = None) -> Tensor:
         x = self.token_embedding(idx)  # (B, T, C)
         for i, block in enumerate(self.blocks):
             x = block(x, caches[i] if caches else None)  # (B, T, C)
-        logits = self.lm_head(self.norm(x))  # (B, T, V)
+        return self.lm_head(self.norm(x))  # (B, T, V)
+
+
+def average(logits: list[Tensor]) -> Tensor:
+    """Logits of the mean of several guesses: (B, T, V) each to (B, T, V)."""
+    log_probs = torch.stack([F.log_softmax(guess, dim=-1) for guess in logits])  # (M, B, T, V)
+    # A sum does for the mean, since softmax takes no notice of a constant.
+    return log_probs.logsumexp(dim=0)
+
+
+class LanguageModel(nn.Module):
+    """The average guess of several transformers: idx (B, T) to logits (B, T, V)."""
+
+    def __init__(self, config: Config, vocab_size: int) -> None:
+        super().__init__()
+        self.block_size = config.block_size
+        self.members = nn.ModuleList(Member(config, vocab_size) for _ in range(config.n_member))
+
+    def forward(
+        self, idx: Tensor, targets: Tensor | None = None, caches: list[list[Cache]] | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Logits (B, T, V) of what follows, and their mean loss in nats: None without targets.
+
+        In training the loss is the mean of the members' own losses.
+        """
+        guesses = [m(idx, caches[i] if caches else None) for i, m in enumerate(self.members)]
+        logits = average(guesses)  # (B, T, V)
         if targets is None:
             return logits, None
+        # Each member learns alone: with a loss of the average, a member would rely on the others.
+        judged = guesses if self.training else [logits]
         # cross_entropy takes one row of logits per target, so B and T become one dimension.
-        loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten())  # (B*T, V), (B*T,)
-        return logits, loss
+        losses = [F.cross_entropy(guess.flatten(0, 1), targets.flatten()) for guess in judged]
+        return logits, torch.stack(losses).mean()
 
     @torch.no_grad()
     def generate(
@@ -257,7 +257,7 @@ class LanguageModel(nn.Module):
         self.eval()
         if temperature == 0:  # its limit: the likeliest token
             temperature, top_k = 1.0, 1
-        caches = [Cache(self.block_size) for _ in self.blocks]
+        caches = [[Cache(self.block_size) for _ in member.blocks] for member in self.members]
         for _ in range(max_new_tokens):
             idx = idx[:, -self.block_size :]  # (B, T), as far back as there are positions
             logits, _ = self(idx, caches=caches)  # (B, T, V)
@@ -271,14 +271,18 @@ class LanguageModel(nn.Module):
             yield idx_next
 
 
+def uses_bfloat16(config: Config, device: torch.device) -> bool:
+    """Whether the processor is built for bfloat16, and no flag forbids it."""
+    if device.type == "cuda":
+        built = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:  # a CPU without AVX-512 BF16 is slower with bfloat16; on mps we did not try it
+        built = device.type == "cpu" and torch.cpu.get_capabilities().get("avx512_bf16", False)
+    return built and not config.float32
+
+
 def autocast(config: Config, device: torch.device) -> torch.autocast:
     """Inside it matrices are multiplied in bfloat16, where the processor is built for that."""
-    built = False  # most CPUs are slower with it, and on mps we did not try it
-    if device.type == "cuda":
-        built = torch.cuda.get_device_capability(device) >= (8, 0)
-    elif device.type == "cpu":
-        built = torch.cpu.get_capabilities().get("avx512_bf16", False)
-    return torch.autocast(device.type, torch.bfloat16, enabled=built and not config.float32)
+    return torch.autocast(device.type, torch.bfloat16, enabled=uses_bfloat16(config, device))
 
 
 @torch.no_grad()
@@ -302,7 +306,7 @@ def estimate_loss(model: nn.Module, corpus: Corpus, config: Config) -> dict[str,
 
 def learning_rate_at(step: int, config: Config) -> float:
     """The learning rate of a step: it rises in the warm-up, then falls in a line to zero."""
-    # AdamW divides by averages that at first know few gradients, so the first steps are small.
+    # The averages in AdamW hold few gradients in the first steps, so these steps are small.
     if step < config.warmup_iters:
         return config.learning_rate * (step + 1) / config.warmup_iters
     # At a high rate the weights keep jumping around the minimum, so the rate falls to the end.
@@ -313,13 +317,12 @@ def learning_rate_at(step: int, config: Config) -> float:
 def orthogonal(x: Tensor) -> Tensor:
     """Matrices (n, rows, columns) made nearly orthogonal: their singular values come near 1.
 
-    A singular value says how far a matrix stretches one direction. Each Newton-Schulz step takes s
-    to 3.4445 s - 4.7750 s^3 + 2.0315 s^5. Values above 1/500 of the norm end between 0.68 and 1.21;
-    smaller ones, up to half of those of a gradient, end lower.
+    A singular value says how far a matrix stretches one direction; docs/muon.md shows an example.
+    Each Newton-Schulz iteration takes s to 3.4445 s - 4.7750 s^3 + 2.0315 s^5.
     """
     if x.shape[1] > x.shape[2]:
         return orthogonal(x.mT).mT  # the products below are smaller
-    # With this norm no s is above 1: from 1.27 on the steps diverge.
+    # With this norm no s is above 1: from 1.27 on the iterations diverge.
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
     for _ in range(5):
         a = x @ x.mT  # (n, rows, rows)
@@ -329,14 +332,13 @@ def orthogonal(x: Tensor) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """Moves matrices along their momentum made orthogonal; all of a group have one shape.
+    """Moves matrices along the average of their gradients, made orthogonal."""
 
-    "parts" says how many matrices stand above each other in each parameter of a group.
-    """
-
-    def __init__(self, groups: list[dict], lr: float, weight_decay: float) -> None:
-        defaults = {"lr": lr, "momentum": 0.85, "parts": 1, "weight_decay": weight_decay}
-        super().__init__(groups, defaults)
+    def __init__(self, matrices: list[Tensor], lr: float, weight_decay: float) -> None:
+        # Few large products are faster than many small ones: matrices of one shape share a stack.
+        shapes = dict.fromkeys(p.shape for p in matrices)
+        stacks = [{"params": [p for p in matrices if p.shape == shape]} for shape in shapes]
+        super().__init__(stacks, {"lr": lr, "momentum": 0.85, "weight_decay": weight_decay})
 
     @torch.no_grad()
     def step(self) -> None:
@@ -347,25 +349,15 @@ class Muon(torch.optim.Optimizer):
                 if not state:
                     state["average"] = torch.zeros_like(p)
                 state["average"].lerp_(p.grad, 1 - momentum)
-                # Nesterov's momentum: the new gradient counts once more.
-                updates += p.grad.lerp(state["average"], momentum).chunk(group["parts"])
-            # One stack for all, since few large products are faster than many small ones.
+                # Nesterov's momentum: the newest gradient counts once more.
+                updates.append(p.grad.lerp(state["average"], momentum))
             updates = orthogonal(torch.stack(updates))  # (n, rows, columns)
             # Entries near 0.2 as in AdamW's steps, so both take one learning rate: 2502.16982.
             scale = 0.2 * max(updates.shape[1:]) ** 0.5
-            for p, update in zip(group["params"], updates.split(group["parts"]), strict=True):
-                # Each weight shrinks by a share; what gradients keep asking for grows back.
+            for p, update in zip(group["params"], updates, strict=True):
+                # Each weight shrinks by a share, and grows back where gradients keep asking for it.
                 p.mul_(1 - group["lr"] * group["weight_decay"])
-                p.sub_(update.flatten(0, 1), alpha=group["lr"] * scale)
-
-
-def cut_anew(corpus: Corpus, config: Config, step: int) -> None:
-    """Cut the training split into tokens at random, for the optimiser steps from this one on."""
-    random.seed(config.seed + step)  # the same cuts in each run with the seed
-    # Losses use the ordinary tokens, so the chance falls towards zero at the end.
-    dropout = config.merge_dropout * (1 - step / config.max_iters)
-    tokens = corpus.tokenizer.encode(corpus.texts["train"], dropout)
-    corpus.splits["cut"] = torch.tensor(tokens, device=corpus.splits["train"].device)
+                p.sub_(update, alpha=group["lr"] * scale)
 
 
 def load(path: Path) -> dict:
@@ -376,7 +368,7 @@ def load(path: Path) -> dict:
         raise InputError(f"cannot read {path}: {error.strerror}") from None
     except Exception:  # what a damaged file raises is not documented
         checkpoint = None
-    if not isinstance(checkpoint, dict) or "merges" not in checkpoint:
+    if not isinstance(checkpoint, dict) or "is_best" not in checkpoint:
         raise InputError(f"{path} is damaged, or no checkpoint of this script")
     return checkpoint
 
@@ -398,28 +390,23 @@ def save(path: Path, checkpoint: dict) -> None:
 
 def train(model: nn.Module, corpus: Corpus, config: Config) -> None:
     """Take max_iters optimiser steps on random batches, printing both losses on the way."""
-    # The embedding and the last layer are tables with a row for each token: AdamW keeps them.
-    stacks = [
-        {"params": [block.attention.qkv.weight for block in model.blocks], "parts": 3},
-        {"params": [block.attention.proj.weight for block in model.blocks]},
-        {"params": [block.feed_forward.gate.weight for block in model.blocks]},
-        {"params": [block.feed_forward.up.weight for block in model.blocks]},
-        {"params": [block.feed_forward.down.weight for block in model.blocks]},
-    ]
-    muon = Muon(stacks, lr=config.learning_rate, weight_decay=config.weight_decay)
-    # Decay keeps weights small, against over-fitting; the gains of layer norm belong near 1.
-    matrices = [model.token_embedding.weight, model.lm_head.weight]
-    vectors = [p for p in model.parameters() if p.dim() < 2]  # biases, gains of layer norm
-    groups = [
-        {"params": matrices, "weight_decay": config.weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
-    ]
+    # The embedding and the last layer are tables with a row for each token. They are left to AdamW,
+    # with the vectors: the biases, and the scales that layer norm learns.
+    matrices = [p for m in model.members for p in m.blocks.parameters() if p.dim() == 2]
+    tables = [p for m in model.members for p in (m.token_embedding.weight, m.lm_head.weight)]
+    vectors = [p for p in model.parameters() if p.dim() < 2]
+    muon = Muon(matrices, lr=config.learning_rate, weight_decay=config.weight_decay)
+    # A bias or a scale is one number for a whole feature, so it does not decay.
+    groups = [{"params": tables}, {"params": vectors, "weight_decay": 0.0}]
+    # AdamW divides the step of each weight by the usual size of its gradients.
     # fused: one operation updates all weights, which takes less time.
-    adamw = torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
+    adamw = torch.optim.AdamW(
+        groups, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+    )
     # Batches and dropout come from these, so a run that goes on needs their states.
     generators = [corpus.generator, torch.default_generator, *torch.cuda.default_generators]
     weights = model.state_dict()  # the model's own tensors: their values are always the latest
-    start, best = 0, {"step": 0, "loss": float("inf"), "model": weights}
+    start, best, is_best = 0, {"step": 0, "loss": float("inf"), "model": weights}, True
     must_match = {name: getattr(config, name) for name in SHAPE}
     must_match["text"] = hashlib.sha256("".join(corpus.texts.values()).encode()).hexdigest()
     must_match |= {"chars": corpus.tokenizer.chars, "merges": list(corpus.tokenizer.merged)}
@@ -429,7 +416,7 @@ def train(model: nn.Module, corpus: Corpus, config: Config) -> None:
             if saved[name] != must_match[name]:
                 way = "--checkpoint with another name starts a new run"
                 raise InputError(f"{config.checkpoint} was made with another {name}; {way}")
-        start, best = saved["step"], saved["best"]
+        start, best, is_best = saved["step"], saved["best"], saved["is_best"]
         model.load_state_dict(saved["model"])
         for optimizer, state in zip((adamw, muon), saved["optimizers"], strict=True):
             # Weight decay and the like stay those of this run.
@@ -437,26 +424,20 @@ def train(model: nn.Module, corpus: Corpus, config: Config) -> None:
         # This machine may have more GPUs than the last one, or fewer.
         for generator, state in zip(generators, saved["generators"], strict=False):
             generator.set_state(state)
-    if config.compile:
-        model = torch.compile(model)
+        if saved["max_iters"] < config.max_iters:
+            rate = learning_rate_at(start, config)
+            print(f"learning rate {rate:.2g}: step {start} of {config.max_iters}", flush=True)
     for step in trange(
         start, config.max_iters, initial=start, total=config.max_iters, disable=None
     ):
         if step % config.eval_interval == 0 or step == config.max_iters - 1:
-            # From before the evaluation, since a run that goes on begins with this evaluation.
-            states = [generator.get_state() for generator in generators]
             means = estimate_loss(model, corpus, config)
-            if means["val"] < best["loss"]:
+            is_best = means["val"] < best["loss"]
+            if is_best:
                 best = {"step": step, "loss": means["val"], "model": copy.deepcopy(weights)}
-            checkpoint = must_match | {"step": step, "model": weights, "best": best}
-            checkpoint["optimizers"] = [adamw.state_dict()["state"], muon.state_dict()["state"]]
-            save(config.checkpoint, checkpoint | {"generators": states})
             tqdm.write(f"step {step}: train loss {means['train']:.4f}, val loss {means['val']:.4f}")
             sys.stdout.flush()  # at once, also through a pipe
-        # A run that goes on needs the cut that the broken one had.
-        if step % config.cut_interval == 0 or step == start:
-            cut_anew(corpus, config, step - step % config.cut_interval)
-        x, y = corpus.batch("cut", config.batch_size, config.block_size)  # (B, T)
+        x, y = corpus.batch("train", config.batch_size, config.block_size)  # (B, T)
         with autocast(config, x.device):
             _, loss = model(x, y)
         model.zero_grad()
@@ -467,10 +448,16 @@ def train(model: nn.Module, corpus: Corpus, config: Config) -> None:
         # The direction of a step need not be exact, so bfloat16 is enough here, too.
         with autocast(config, x.device):
             muon.step()
+        if step % config.save_interval == 0 or step == config.max_iters - 1:
+            checkpoint = must_match | {"step": step + 1, "max_iters": config.max_iters}
+            checkpoint |= {"model": weights, "best": best, "is_best": is_best}
+            checkpoint["optimizers"] = [adamw.state_dict()["state"], muon.state_dict()["state"]]
+            checkpoint["generators"] = [generator.get_state() for generator in generators]
+            save(config.checkpoint, checkpoint)
 
 
-# A token stays within a piece: a word or signs, each with the space before it, or white space. If
-# tokens spanned two words, a word would be cut in another way beside each neighbour.
+# A token stays within a piece: a word or punctuation, each with the space before it, or white
+# space. If tokens spanned two words, a word would become other tokens beside each neighbour.
 PIECE = re.compile(r" ?\w+| ?[^\w\s]+|\s+")
 
 
@@ -488,28 +475,28 @@ def merge(tokens: list[int], pair: tuple[int, int], merged: int) -> list[int]:
 def learn_merges(text: str, chars: list[str], vocab_size: int) -> list[tuple[int, int]]:
     """The pairs to merge, each time the commonest, until there are vocab_size tokens.
 
-    Of pairs that are equally common the one with the lowest tokens is merged.
+    Of pairs that are equally common, the pair whose tokens were learnt first is merged.
     """
-    # Most pieces occur often, so the pairs of each distinct one are counted once, and multiplied.
-    times = Counter(PIECE.findall(text))
+    # Most pieces occur often, so the pairs of each distinct piece are counted once and multiplied.
+    occurrences = Counter(PIECE.findall(text))
     characters = CharTokenizer("".join(chars))
-    tokens = {piece: characters.encode(piece) for piece in times}
-    pairs, where = Counter(), defaultdict(set)  # how often a pair occurs, and in which pieces
+    tokens = {piece: characters.encode(piece) for piece in occurrences}
+    pairs, pieces_with = Counter(), defaultdict(set)
 
-    def count(piece: str, sign: int) -> None:
+    def count(piece: str, times: int) -> None:
         for pair in pairwise(tokens[piece]):
-            pairs[pair] += sign * times[piece]
-            where[pair].add(piece)
+            pairs[pair] += times
+            pieces_with[pair].add(piece)
 
     for piece in tokens:
-        count(piece, 1)
+        count(piece, occurrences[piece])
     merges = []
     while len(chars) + len(merges) < vocab_size and any(pairs.values()):
         best = min(pairs, key=lambda pair: (-pairs[pair], pair))
-        for piece in list(where[best]):
-            count(piece, -1)
+        for piece in list(pieces_with[best]):
+            count(piece, -occurrences[piece])
             tokens[piece] = merge(tokens[piece], best, len(chars) + len(merges))
-            count(piece, 1)
+            count(piece, occurrences[piece])
         merges.append(best)
     return merges
 
@@ -520,25 +507,17 @@ class PairTokenizer(CharTokenizer):
     def __init__(self, chars: list[str], merges: list[tuple[int, int]]) -> None:
         super().__init__("".join(chars))
         self.merged = {pair: len(chars) + i for i, pair in enumerate(merges)}
-        self.texts = list(chars)  # of each token
+        self.pieces = list(chars)  # the text of each token
         for left, right in merges:
-            self.texts.append(self.texts[left] + self.texts[right])
-        self.vocab_size = len(self.texts)  # V
+            self.pieces.append(self.pieces[left] + self.pieces[right])
+        self.vocab_size = len(self.pieces)  # V
 
-    def encode(self, text: str, dropout: float = 0.0) -> list[int]:
-        """The tokens of a text: in each piece, pairs are merged in the order they were learnt.
-
-        With dropout, each pair that could be merged is passed over with that chance, drawn anew
-        before every merge.
-        """
-        encoded = []
-        for piece in PIECE.findall(text):
-            tokens = super().encode(piece)
-            while known := [
-                pair
-                for pair in pairwise(tokens)
-                if pair in self.merged and random.random() >= dropout
-            ]:
+    def encode(self, text: str) -> list[int]:
+        """The tokens of a text: in each piece, pairs are merged in the order they were learnt."""
+        characters, encoded = super().encode(text), []
+        for piece in PIECE.finditer(text):
+            tokens = characters[piece.start() : piece.end()]
+            while known := [pair for pair in pairwise(tokens) if pair in self.merged]:
                 first = min(known, key=self.merged.get)
                 tokens = merge(tokens, first, self.merged[first])
             encoded += tokens
@@ -546,7 +525,7 @@ class PairTokenizer(CharTokenizer):
 
     def decode(self, tokens: Iterable[int]) -> str:
         """The text of tokens: the inverse of encode."""
-        return "".join([self.texts[token] for token in tokens])
+        return "".join([self.pieces[token] for token in tokens])
 
 
 def main(config: Config) -> tuple[nn.Module, Corpus | None]:
@@ -569,41 +548,43 @@ def main(config: Config) -> tuple[nn.Module, Corpus | None]:
     # A model can only continue: without a prompt, it continues the first of chars, a line end.
     idx = torch.tensor([tokenizer.encode(config.prompt or tokenizer.chars[0])], device=device)
     model = LanguageModel(config, tokenizer.vocab_size).to(device)
-    print(f"{sum(p.numel() for p in model.parameters()):,} parameters on {device}", flush=True)
-    if not config.sample:
-        hint = "; --size laptop ends in minutes" if config.size == "full" else ""
-        print(f"{config.size} size{hint}", flush=True)
-        # Ctrl-C ends the training, not the run: the model writes its sample.
-        with contextlib.suppress(KeyboardInterrupt):
+    parameters = sum(p.numel() for p in model.parameters())
+    precision = "bfloat16" if uses_bfloat16(config, device) else "float32"
+    print(f"{parameters:,} parameters on {device}, {precision}", flush=True)
+    # Ctrl-C ends the training, and the model writes its sample; Ctrl-C then ends the sample.
+    with contextlib.suppress(KeyboardInterrupt):
+        if not config.sample:
             train(model, corpus, config)
-    if config.checkpoint.exists():  # without a single evaluation there is none
+    if config.checkpoint.exists():  # without a single step there is none
         saved = load(config.checkpoint)
-        step, best = saved["step"], saved["best"]
-        print(f"{config.checkpoint}: --resume goes on from step {step}", flush=True)
-        print(f"sample of step {best['step']}, val loss {best['loss']:.4f}:", flush=True)
-        model.load_state_dict(best["model"])
+        print(f"{config.checkpoint}: --resume goes on from step {saved['step']}", flush=True)
+        # After Ctrl-C the weights at hand are newer than those of the checkpoint.
+        if config.sample or saved["step"] >= config.max_iters:
+            kept = saved if saved["is_best"] else saved["best"]
+            print(f"sample of step {kept['step']}:", flush=True)
+            model.load_state_dict(kept["model"])
     print(config.prompt, end="")
-    for token in model.generate(idx, config.max_new_tokens, config.temperature, config.top_k):
-        print(tokenizer.decode(token[0]), end="", flush=True)
+    with contextlib.suppress(KeyboardInterrupt):
+        for token in model.generate(idx, config.max_new_tokens, config.temperature, config.top_k):
+            print(tokenizer.decode(token[0]), end="", flush=True)
     print()
     return model, corpus
 
 
 def parse_args(argv: list[str] | None = None) -> Config:
-    """The settings of a size, with what the command line asks for in their place."""
-    parser = argparse.ArgumentParser(description=__doc__, argument_default=argparse.SUPPRESS)
+    """The settings that the command line asks for."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog=inspect.getsource(Config),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     for field in dataclasses.fields(Config):
         flag = "--" + field.name.replace("_", "-")
         if field.type is bool:  # a switch, which takes no value
             parser.add_argument(flag, action="store_true")
-            continue
-        defaults = dict.fromkeys(str(getattr(size, field.name)) for size in SIZES.values())
-        choices = SIZES if field.name == "size" else None
-        parser.add_argument(flag, type=field.type, choices=choices, help=" or ".join(defaults))
-    given = vars(parser.parse_args(argv))
-    on_cpu = select_device(given.get("device", "auto")).type == "cpu"
-    size = given.get("size", "laptop" if on_cpu else "full")
-    return dataclasses.replace(SIZES[size], **given)
+        else:
+            parser.add_argument(flag, type=field.type, default=field.default)
+    return Config(**vars(parser.parse_args(argv)))
 
 
 if __name__ == "__main__":

@@ -5,10 +5,8 @@ and values have biases, GELU (arXiv 1606.08415) replaces ReLU, and the last laye
 takes the matrix of the token embedding. --max-iters 20 trains the model further on --data, in 4.7
 GB of memory.
 Paper: "Language Models are Unsupervised Multitask Learners", Radford and others, 2019
-We could not download the real weights. With random weights the logits are those of Hugging Face's
-GPT-2. With --max-iters 1, expect a val loss near 1.30 at step 0: we derive it from 4.03 nats per
-token, an estimate in https://github.com/karpathy/nanoGPT/issues/210. GPT-2 was not fine-tuned on
-this text, though it has probably read Shakespeare.
+Expect the logits of Hugging Face's GPT-2: with random weights they are equal to within 1e-4. We
+could not download the real weights, so we know no loss of them: --max-iters 1 prints it at step 0.
 Try --prompt "The dog" --temperature 0: a test of Hugging Face's GPT-2 expects " was found in a
 field near the intersection of West and West Streets."
 """
@@ -17,6 +15,7 @@ import argparse
 import codecs
 import contextlib
 import dataclasses
+import inspect
 import json
 import re
 import sys
@@ -68,11 +67,14 @@ class MultiHeadAttention(nn.Module):
 
     def __init__(self, config: Config) -> None:
         super().__init__()
-        assert config.n_embd % config.n_head == 0, "n_head must divide n_embd"
+        assert config.n_embd % config.n_head == 0, (
+            f"n_head {config.n_head} does not divide n_embd {config.n_embd}"
+        )
         self.n_head = config.n_head
         # One product for the queries, keys and values of all heads: few large products are faster.
         self.qkv = nn.Linear(config.n_embd, 3 * config.n_embd)
         self.proj = nn.Linear(config.n_embd, config.n_embd)
+        # A buffer is no weight: it goes to the device with the model and is never trained.
         self.register_buffer("tril", torch.tril(torch.ones(config.block_size, config.block_size)))
         # So that the model relies on no single number, training sets a random share of them to 0.
         self.dropout = nn.Dropout(config.dropout)
@@ -85,7 +87,8 @@ class MultiHeadAttention(nn.Module):
         k = k.view(B, T, self.n_head, C // self.n_head).transpose(1, 2)  # (B, n_head, T, head_size)
         v = v.view(B, T, self.n_head, C // self.n_head).transpose(1, 2)  # (B, n_head, T, head_size)
         scores = q @ k.transpose(-2, -1)  # (B, n_head, T, T), how well each query fits each key
-        # Scores spread as sqrt(head_size), and softmax of large scores picks a single position.
+        # A sum of head_size products has head_size times their variance. Without the root below,
+        # softmax of such large scores picks a single position, and the others get no gradient.
         scores = scores * k.shape[-1] ** -0.5
         # Position t has to predict what comes at t+1, so it must not see it: exp(-inf) is 0.
         scores = scores.masked_fill(self.tril[:T, :T] == 0, float("-inf"))
@@ -203,6 +206,7 @@ def estimate_loss(model: nn.Module, corpus: Corpus, config: Config) -> dict[str,
 
 def train(model: nn.Module, corpus: Corpus, config: Config) -> None:
     """Take max_iters optimiser steps on random batches, printing both losses on the way."""
+    # AdamW divides the step of each weight by the usual size of its gradients.
     # fused: one operation updates all weights, which takes less time.
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, fused=True)
     for step in trange(config.max_iters, disable=None):  # no bar where there is no terminal
@@ -225,6 +229,7 @@ FILES = ("config.json", "vocab.json", "merges.txt", "model.safetensors")
 def download() -> Path:
     """The folder with FILES in the hub's cache: what is not yet there is downloaded."""
     from huggingface_hub import hf_hub_download, logging
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
     logging.set_verbosity_error()  # its errors end here in one line
     print(f"GPT-2 is {REPO} on the hub: the first run downloads 550 MB", flush=True)
@@ -233,6 +238,8 @@ def download() -> Path:
             path = hf_hub_download(REPO, name, revision=REVISION)
     except Exception as error:  # those of the hub, of its client, of the disk
         reason = getattr(error, "strerror", None) or type(error).__name__
+        if isinstance(error, LocalEntryNotFoundError):
+            reason = "no network, or no answer from the hub"
         folder = TINY_SHAKESPEARE.with_name("gpt2")
         raise InputError(
             f"GPT-2 could not be downloaded ({reason}): save {', '.join(FILES)} "
@@ -246,8 +253,11 @@ def download() -> Path:
 def reading(path: Path) -> Iterator[Path]:
     """Raises InputError for whatever is wrong with the file that is read inside."""
     try:
+        path.open("rb").close()  # safetensors does not give the system's reason
         yield path
-    except Exception as error:  # those of the disk, of json, of safetensors, and our own
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from None
+    except Exception as error:  # those of json, of safetensors, and our own
         raise InputError(f"cannot use {path}: {type(error).__name__}: {error}") from None
 
 
@@ -393,7 +403,7 @@ def main(config: Config) -> tuple[nn.Module, Corpus | None]:
         position = config.n_layer * layer + 4 * model.lm_head.out_features
         numbers = 5 * n + config.batch_size * config.block_size * position
         print(f"training takes about {4 * numbers / 1e9:.1f} GB of memory", flush=True)
-        # Ctrl-C ends the training, not the run: the model writes its sample as it is.
+        # Ctrl-C ends the training, and the model writes its sample; Ctrl-C then ends the sample.
         with contextlib.suppress(KeyboardInterrupt):
             train(model, corpus, config)
     # A console may lack characters that GPT-2 writes: those become "?".
@@ -401,19 +411,24 @@ def main(config: Config) -> tuple[nn.Module, Corpus | None]:
         sys.stdout.reconfigure(errors="replace")
     print(config.prompt, end="")
     decoder = codecs.getincrementaldecoder("utf-8")("replace")  # a character may span tokens
-    for token in model.generate(idx, config.max_new_tokens, config.temperature, config.top_k):
-        print(decoder.decode(tokenizer.bytes[token.item()]), end="", flush=True)
+    with contextlib.suppress(KeyboardInterrupt):
+        for token in model.generate(idx, config.max_new_tokens, config.temperature, config.top_k):
+            print(decoder.decode(tokenizer.bytes[token.item()]), end="", flush=True)
     print(decoder.decode(b"", final=True))
     return model, corpus
 
 
 def parse_args(argv: list[str] | None = None) -> Config:
     """The settings that the command line asks for."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog=inspect.getsource(Config),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     for field in dataclasses.fields(Config):
         if field.name not in SHAPE:
             flag = "--" + field.name.replace("_", "-")
-            parser.add_argument(flag, type=field.type, default=field.default, help="%(default)s")
+            parser.add_argument(flag, type=field.type, default=field.default)
     return Config(**vars(parser.parse_args(argv)))
 
 

@@ -1,15 +1,14 @@
-"""What each of step 6's four pieces gives: step 5, and then the pieces one after the other.
+"""What the pieces of a step give: step 6 built up piece by piece, and the schedule of step 10.
 
     python measure/pieces.py
+    python measure/pieces.py 10_schedule
 
-Takes the pieces out of step 6 in its source, and trains what is left with three seeds. The losses
-over the whole validation split go to measure/results/pieces.json.
+Takes pieces out of a step in its source, and trains what is left with three seeds. The losses over
+the whole validation split go to measure/results/pieces.json.
 """
 
-import concurrent.futures
 import json
-import multiprocessing
-import os
+import sys
 
 import losses
 
@@ -20,31 +19,39 @@ NO_PROJECTION = [
     ("return self.proj(x)", "return x"),
     ("            nn.Linear(4 * config.n_embd, config.n_embd),\n", ""),
 ]
-PIECES = {  # the last piece, and the edits of step 6 that leave out the ones after it
-    "residual connections": NO_PROJECTION + NO_WIDTH + NO_NORM,
-    "projections": NO_WIDTH + NO_NORM,
-    "four times the width": NO_NORM,
-    "layer norm": [],
+CONSTANT = [("return config.learning_rate * left", "return config.learning_rate")]
+PIECES = {  # of a step: a name for what is left, its flags, and the edits of the source
+    "06_residual_layernorm": {
+        "step 5 + residual connections": ("", NO_PROJECTION + NO_WIDTH + NO_NORM),
+        "+ projections": ("", NO_WIDTH + NO_NORM),
+        "+ four times the width": ("", NO_NORM),
+        "+ layer norm, which is step 6": ("", []),
+    },
+    "10_schedule": {
+        "constant, no warm-up": ("--warmup-iters 0", CONSTANT),
+        "constant after the warm-up": ("", CONSTANT),
+    },
 }
 RESULTS = losses.RESULTS.with_name("pieces.json")
 
 
 def main() -> None:
     """Train each variant, and print and write its losses."""
-    context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(os.cpu_count(), context) as pool:
+    with losses.processes() as pool:
         jobs = {
-            piece: [
-                pool.submit(losses.run, "06_residual_layernorm", seed, [], False, edits)
+            (step, piece): [
+                pool.submit(losses.run, step, seed, flags.split(), False, edits)
                 for seed in losses.SEEDS
             ]
-            for piece, edits in PIECES.items()
+            for step in sys.argv[1:] or PIECES
+            for piece, (flags, edits) in PIECES[step].items()
         }
-        found = {}
-        for piece, runs in jobs.items():
-            found[piece] = losses.summary([one.result() for one in runs])
-            print(f"+ {piece}", *found[piece].values(), flush=True)
-    RESULTS.write_text(json.dumps({"machine": losses.machine()} | found, indent=1) + "\n")
+        found = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+        for (step, piece), runs in jobs.items():
+            figures = losses.summary([one.result() for one in runs])
+            print(step, piece, *figures.values(), flush=True)
+            found.setdefault(step, {})[piece] = figures
+    losses.write(found | {"machine": losses.machine()}, RESULTS)
 
 
 if __name__ == "__main__":

@@ -16,15 +16,16 @@ machine that does nothing else, for an hour.
 import functools
 import json
 import pickle
+import re
 import shutil
 import statistics
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
 from losses import RESULTS, SEEDS, arguments, lesson, machine, processes, run, write
-from video import LAPTOP, video_script
 from watch import token_corpus, turns, watch, watch_step
 
 from common.data import TINY_SHAKESPEARE
@@ -44,6 +45,9 @@ RECIPE = {  # of nanoGPT's README for a CPU
 # seeds, and 8e-3 gained less than the seeds differ.
 TUNED = {"learning_rate": 4e-3, "min_lr": 4e-4}
 TOKENS = 512  # the vocabulary of the lesson on tokens
+# The video's last script at the laptop size of our step 7.
+LAPTOP = {"batch_size": 16, "block_size": 64, "n_embd": 96, "n_head": 3, "dropout": 0.0}
+LAPTOP |= {"learning_rate": 1e-3, "eval_iters": 1}
 # Who runs, with which settings, for how many optimiser steps.
 OTHERS = {
     "the video's code": ({}, [2000]),
@@ -74,14 +78,23 @@ def nanogpt_settings(name: str, steps: int) -> dict:
     return RECIPE | {"max_iters": steps, "lr_decay_iters": steps} | OTHERS[name][0]
 
 
+def video_script(clone: Path, settings: dict) -> str:
+    """The video's last script, with those settings instead of its own."""
+    command = ["git", "-C", str(clone), "show", "5220142:gpt.py"]
+    source = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    for key, value in settings.items():
+        source, found = re.subn(rf"^{key} = .*$", f"{key} = {value}", source, flags=re.MULTILINE)
+        if not found:
+            raise ValueError(f"the video's script has no {key}")
+    return source.replace("max_new_tokens=500", "max_new_tokens=1")
+
+
 def other(folder: Path, name: str, steps: int, seed: int, threads: int | None = None) -> dict:
     """What measure/watch.py sees of nanoGPT or of the video's code."""
     run_name = f"{len(name)}-{seed}-{steps}-{threads}"
     if name == "the video's code":
         folder, flags, tokens = folder / "video", [], 0
-        shape = LAPTOP | {"max_iters": steps, "eval_interval": steps, "eval_iters": 1}
-        source = video_script(folder, "07_full_gpt", shape)
-        source = source.replace("max_new_tokens=500", "max_new_tokens=1")
+        source = video_script(folder, LAPTOP | {"max_iters": steps, "eval_interval": steps})
         shutil.copy(TINY_SHAKESPEARE, folder / "input.txt")
     else:
         folder, settings = folder / "nanoGPT", nanogpt_settings(name, steps)

@@ -15,16 +15,19 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import TABLE
 from torch import nn
 
 from common.download import SAMPLE
 
-tool, step18 = map(importlib.import_module, ("beyond.checkpoint", "beyond.18_bpe_dropout"))
+tool = importlib.import_module("beyond.checkpoint")
+lesson = importlib.import_module(f"beyond.{TABLE['checkpoint']['extends']}")  # the last one
 load = functools.partial(torch.load, weights_only=True)
 TEXT = SAMPLE.read_text(encoding="utf-8")[:4000]
 SHAPE = {"vocab_size": 80, "n_embd": 16, "n_head": 2, "n_layer": 1, "block_size": 8}
+SHAPE |= {"n_member": 2}
 RUN = {"batch_size": 4, "dropout": 0.1, "warmup_iters": 4, "device": "cpu", "max_new_tokens": 20}
-RUN |= {"max_iters": 20, "eval_interval": 5, "eval_iters": 2, "cut_interval": 3}
+RUN |= {"max_iters": 20, "eval_interval": 5, "eval_iters": 2, "save_interval": 4}
 
 
 class Killed(BaseException):
@@ -64,8 +67,8 @@ def breaks_at(step, error=Killed):
 def refused(path, *switches, **settings):
     """The one line that a run ends with that takes no step and leaves the file alone."""
     before = path.is_file() and path.read_bytes()
-    with breaks_at(19, AssertionError), pytest.raises(tool.InputError) as error:
-        go(path, *switches, **settings)
+    with breaks_at(20, AssertionError), pytest.raises(tool.InputError) as error:
+        go(path, *switches, **{"max_iters": 30} | settings)
     assert (path.is_file() and path.read_bytes()) == before
     assert "\n" not in str(error.value)
     return str(error.value).replace(str(path), "PATH")
@@ -82,7 +85,11 @@ def same(a, b):
 
 def from_step(step, printed):
     """What a run prints that goes on from this step."""
-    return printed[: printed.index("step 0:")] + printed[printed.index(f"step {step}:") :]
+    evaluated = re.findall(r"^step \d+: train.*\n", printed, flags=re.MULTILINE)
+    for line in evaluated:
+        if int(line[5 : line.index(":")]) < step:
+            printed = printed.replace(line, "")
+    return printed
 
 
 def steps_in(printed):
@@ -102,23 +109,52 @@ def path(whole, tmp_path):
     return Path(shutil.copy(whole[0], tmp_path))
 
 
-@pytest.mark.parametrize(("broken", "start"), [(3, 0), (12, 10), (19, 19)])
+@pytest.mark.parametrize(("broken", "start"), [(3, 1), (10, 9), (13, 13), (19, 17)])
 def test_a_run_that_broke_off_goes_on_to_the_same_numbers(whole, tmp_path, broken, start):
     path = tmp_path / "model.pt"
     with breaks_at(broken):
-        assert steps_in(go(path, "--resume")) == [s for s in (0, 5, 10, 15, 19) if s <= start]
+        assert steps_in(go(path, "--resume")) == [s for s in (0, 5, 10, 15, 19) if s <= broken]
     assert load(path)["step"] == start
     assert go(path, "--resume") == from_step(start, whole[1])
     assert same(load(path), load(whole[0]))
+    assert go(path, "--resume") == from_step(20, whole[1])  # a finished run only samples
+
+
+def test_at_most_50_steps_are_lost_wherever_a_run_breaks(path, monkeypatch):
+    assert tool.Config().save_interval == 50
+    path.unlink()
+    lost = {}  # steps that would be, at each step
+
+    def learning_rate_at(step, config, real=tool.learning_rate_at):
+        if step > 0:
+            lost[step] = step - load(path)["step"]
+        return real(step, config)
+
+    def replace(part, path, real=Path.replace):
+        if len(lost) == 8:  # the third checkpoint, after 9 steps
+            raise Killed
+        real(part, path)
+
+    monkeypatch.setattr(tool, "learning_rate_at", learning_rate_at)
+    monkeypatch.setattr(Path, "replace", replace)
+    go(path)
+    assert [*lost.values()] == [0, 1, 2, 3, 0, 1, 2, 3]
+    assert load(path)["step"] == 9 - RUN["save_interval"]
 
 
 def test_a_finished_run_goes_on_with_more_steps_and_other_settings(path, monkeypatch):
-    decay = set()
-    monkeypatch.setattr(
-        torch.optim.AdamW, "step", lambda self: decay.add(self.param_groups[0]["weight_decay"])
-    )
-    assert steps_in(go(path, "--resume", max_iters=30, weight_decay=0.3)) == [20, 25, 29]
-    assert decay == {0.3}
+    seen = []
+
+    def step(adamw):
+        seen.append([adamw.param_groups[0][name] for name in ("lr", "weight_decay")])
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", step)
+    printed = go(path, "--resume", max_iters=40, learning_rate=0.01, weight_decay=0.3)
+    assert steps_in(printed) == [20, 25, 30, 35, 39]
+    # The warm-up of 4 steps is over, and 20 of the 36 steps that follow are left.
+    assert "\nlearning rate 0.0056: step 20 of 40\nstep 20: train" in printed
+    assert seen[0] == pytest.approx([0.01 * 20 / 36, 0.3])
+    assert "learning rate" not in go(path, "--resume", max_iters=40)
 
 
 def test_the_generator_of_a_gpu_goes_on_too(path, monkeypatch):
@@ -130,18 +166,11 @@ def test_the_generator_of_a_gpu_goes_on_too(path, monkeypatch):
     go(path, "--resume")
     assert torch.equal(gpu.get_state(), state)
     monkeypatch.setattr(torch.cuda, "default_generators", ())  # on a machine without one
-    assert go(path, "--resume") == from_step(19, printed)
-
-
-def test_a_compiled_model_is_kept_under_the_names_of_the_model(whole, path, monkeypatch):
-    monkeypatch.setattr(torch, "compile", nn.DataParallel)  # wraps a model as torch.compile does
-    path.unlink()
-    assert go(path, "--compile") == whole[1]
-    assert same(load(path), load(whole[0]))
+    assert go(path, "--resume") == from_step(20, printed)
 
 
 def test_the_sample_is_of_the_weights_with_the_lowest_val_loss(path, monkeypatch):
-    losses, weights = iter([3.0, 2.0, 2.5, 2.5, 2.1, 2.2]), []
+    losses, weights = iter([3.0, 2.0, 2.5, 2.5, 2.1, 2.2, 1.9]), []
 
     def estimate_loss(model, *_):
         weights.append({name: p.clone() for name, p in model.state_dict().items()})
@@ -153,47 +182,74 @@ def test_the_sample_is_of_the_weights_with_the_lowest_val_loss(path, monkeypatch
     assert "".join(corpus.texts.values()) == TEXT
     assert same(model.state_dict(), weights[1])
     assert same(load(path)["best"]["model"], weights[1])
-    assert same(load(path)["model"], weights[4])
+    assert "\nPATH: --resume goes on from step 20\nsample of step 5:\n" in go(path, "--sample")
     resumed = go(path, "--resume", max_iters=21)
-    assert "\nPATH: --resume goes on from step 20\nsample of step 5, val loss 2.0000:\n" in resumed
+    assert same(load(path)["best"]["model"], weights[1])
+    assert "\nPATH: --resume goes on from step 21\nsample of step 5:\n" in resumed
+    # The newest weights come after the evaluation that is now the lowest.
+    model, _ = tool.main(tool.parse_args(flags(path, "--resume", max_iters=22)))
+    assert same(model.state_dict(), load(path)["model"])
+    assert "\nsample of step 22:\n" in go(path, "--sample")
 
 
-def test_ctrl_c_says_where_the_run_goes_on_and_samples(path, monkeypatch):
+def test_ctrl_c_says_where_the_run_goes_on_and_samples_from_the_newest_weights(path):
     path.unlink()
-    with breaks_at(12, KeyboardInterrupt):
-        printed = go(path)
-    assert steps_in(printed) == [0, 5, 10]
-    assert re.search(r"\nPATH: --resume goes on from step 10\nsample of step \d+, .*:\n", printed)
-    path.unlink()
-    monkeypatch.setattr(tool, "save", lambda *_: None)  # as if it came before the first one
-    with breaks_at(0, KeyboardInterrupt):
+    with breaks_at(0, KeyboardInterrupt):  # before there is a checkpoint
         assert "--resume" not in go(path)
+    assert not path.exists()
+    config = tool.parse_args(flags(path, eval_interval=50))
+    with breaks_at(12, KeyboardInterrupt), contextlib.redirect_stdout(io.StringIO()) as out:
+        model, _ = tool.main(config)
+    assert steps_in(out.getvalue()) == [0]
+    assert f"\n{path}: --resume goes on from step 9\n" in out.getvalue()
+    assert "sample of step" not in out.getvalue()
+    assert "\nsample of step 9:\n" in go(path, "--sample")
+    path.unlink()
+    with breaks_at(12):
+        go(path, eval_interval=50, save_interval=1)
+    assert load(path)["step"] == 12
+    assert same(model.state_dict(), load(path)["model"])
+
+
+# The script, which sends itself a signal between the gradients and the optimisers' step.
+SIGNALLED = """
+import os, sys
+sys.path.insert(0, {root!r})
+from beyond import checkpoint as tool
+signal, at, real = int(sys.argv[1]), int(sys.argv[2]), tool.learning_rate_at
+def learning_rate_at(step, config):
+    if step == at:
+        os.kill(os.getpid(), signal)
+    return real(step, config)
+tool.learning_rate_at = learning_rate_at
+tool.main(tool.parse_args(sys.argv[3:]))
+"""
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="needs Unix signals")
-def test_a_process_that_is_killed_and_then_interrupted_ends_at_the_same_numbers(tmp_path):
-    whole, path, settings = tmp_path / "a.pt", tmp_path / "b.pt", {"max_iters": 400}
+def test_a_process_that_signals_end_again_and_again_ends_at_the_same_numbers(tmp_path):
+    whole, path, script = tmp_path / "a.pt", tmp_path / "b.pt", tmp_path / "signalled.py"
+    script.write_text(SIGNALLED.format(root=str(SAMPLE.parent.parent)), encoding="utf-8")
 
-    def start(path):
-        words = flags(path, "--resume", eval_interval=100, **settings)
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    def process(path, number=0, at=-1):
+        """Exit status and output of a run with the default intervals."""
+        words = flags(path, "--resume", max_iters=600, eval_interval=500, save_interval=50)
+        words = [sys.executable, script, str(int(number)), str(at), *words]
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        return subprocess.Popen([sys.executable, tool.__file__, *words], **pipes, env=environment)
+        done = subprocess.run(words, capture_output=True, text=True, env=environment)
+        assert done.stderr == ""
+        return done.returncode, done.stdout.replace(str(path), "PATH")
 
-    printed, err = start(whole).communicate()
-    assert err == ""
-    for last, kill, status in ((100, signal.SIGKILL, -signal.SIGKILL), (200, signal.SIGINT, 0)):
-        process = start(path)
-        while not process.stdout.readline().startswith(f"step {last}:"):
-            assert process.poll() is None
-        process.send_signal(kill)
-        out, err = process.communicate()
-        assert (process.returncode, "Traceback" in err) == (status, False)
-        assert load(path)["step"] == last
-    assert out.startswith(f"{path}: --resume goes on from step 200\nsample of step ")
-    out, _ = start(path).communicate()
-    assert out == from_step(200, printed).replace(str(whole), str(path))
+    _, printed = process(whole)
+    breaks = ((signal.SIGKILL, 177, 151), (signal.SIGTERM, 251, 251), (signal.SIGINT, 350, 301))
+    for number, at, kept in (*breaks, (signal.SIGKILL, 550, 501)):
+        status, out = process(path, number, at)
+        assert status == (0 if number == signal.SIGINT else -number)
+        assert load(path)["step"] == kept
+        if number == signal.SIGINT:
+            assert "\nPATH: --resume goes on from step 301\n" in out
+    assert process(path) == (0, from_step(501, printed))
     assert same(load(path), load(whole))
 
 
@@ -204,7 +260,7 @@ def test_a_file_that_is_written_half_way_replaces_nothing(path):
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
     try:
         with pytest.raises(tool.InputError, match=f"^cannot write {path}: File too large$"):
-            go(path, "--resume")
+            go(path, "--resume", max_iters=21)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert path.read_bytes() == before
@@ -256,7 +312,7 @@ def test_sample_needs_the_checkpoint_alone(path):
         return out.getvalue()
 
     before, text = path.read_bytes(), sample()
-    assert re.search(r"\nsample of step \d+, val loss .*:\nThe [^~]{20,}\n$", text)
+    assert re.search(r"\nsample of step \d+:\nThe [^~]{20,}\n$", text)
     assert text == sample() != sample("--seed", "1")
     assert sample("--temperature", "0") == sample("--top-k", "1", "--seed", "1") != text
     assert path.read_bytes() == before
@@ -273,7 +329,7 @@ def a_model(step):
 @pytest.mark.parametrize(("temperature", "top_k"), [(0.5, 0), (2.0, 5), (1.0, 99), (0, 0), (0, 7)])
 def test_temperature_and_top_k_set_the_probabilities(monkeypatch, temperature, top_k):
     model, idx, seen, draw = a_model(tool), torch.tensor([[1, 2, 3]]), [], torch.multinomial
-    assert same([*model.generate(idx, 20)], [*a_model(step18).generate(idx, 20)])
+    assert same([*model.generate(idx, 20)], [*a_model(lesson).generate(idx, 20)])
     monkeypatch.setattr(torch, "multinomial", lambda p, **how: seen.append(p) or draw(p, **how))
     for token in model.generate(idx, 5, temperature, top_k):
         logits = model(idx)[0][0, -1]

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from conftest import CPU, SAMPLE
+from conftest import CPU
 
-from common import InputError, data
+from common import InputError
 from common.data import CharTokenizer, Corpus, load_corpus, read_text
 from common.device import select_device
 
@@ -107,17 +107,6 @@ def test_a_batch_without_a_token_is_refused(sizes):
     with pytest.raises(InputError, match=f"^{words}: both must be at least 1$"):
         corpus_of(DISTINCT).batch("train", *sizes)
     assert corpus_of(DISTINCT).batch("train", 1, 1)[0].shape == (1, 1)
-
-
-def test_the_lesson_on_data_shows_a_window_of_the_text(monkeypatch, capsys):
-    """`python -m common.data`, here on the bundled text."""
-    monkeypatch.setattr(data, "TINY_SHAKESPEARE", SAMPLE)
-    data.main()
-    shown = [line.split(" comes ") for line in capsys.readouterr().out.splitlines()]
-    pairs = [(eval(a.removeprefix("  after ")), eval(b)) for a, b in (p for p in shown if p[1:])]
-    window = pairs[-1][0] + pairs[-1][1]
-    assert window in SAMPLE.read_text()
-    assert pairs == [(window[: t + 1], window[t + 1]) for t in range(8)]
 
 
 # --- What the user can mend ---

@@ -31,10 +31,10 @@ def code_blocks(text, language):
 
 def commands(text):
     """Those of code blocks, and those in the middle of a sentence."""
-    for block in code_blocks(text, "sh"):
+    for block in code_blocks(text, "(?:sh|bash)"):
         yield from block.replace("\\\n", " ").splitlines()
     for code in re.findall(r"`([^`]+)`", re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S)):
-        if re.match(r"(python|%run|git diff|torchrun) ", code):
+        if re.match(r"([A-Z_]+=\S+ )?(python|%run|git diff|torchrun) ", code):
             yield " ".join(code.split())
 
 
@@ -89,12 +89,19 @@ def test_docstrings_name_flags_that_exist(name):
 
 
 def test_the_first_block_is_the_two_commands_that_ci_runs():
-    """.ci/run takes the first line as what trains step 1, and the second as the tests."""
+    """.ci/run takes the first line as what trains step 1, and the second as the tests.
+
+    What else a reader types before them stands in blocks of another language, bash.
+    """
     unix = code_blocks(README, "sh")[0]
     step, tests = unix.splitlines()
     assert step.endswith("python 01_bigram.py")
     assert tests.endswith("python -m pytest")
-    windows = code_blocks(README, "powershell")[0].replace("\\", "/").replace("/Scripts/", "/bin/")
+    windows = (
+        code_blocks(PAGES["docs/install.md"], "powershell")[0]
+        .replace("\\", "/")
+        .replace("/Scripts/", "/bin/")
+    )
     assert windows == unix.replace("python3 ", "py ").replace(" && ", "; ")
 
 

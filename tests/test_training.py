@@ -41,14 +41,6 @@ def test_training_is_the_videos_loop(step, corpus, capsys):
         assert torch.equal(p, q), name
 
 
-def test_no_iterations_print_nothing_and_change_nothing(step, corpus, capsys):
-    model = small_model(step, corpus.tokenizer.vocab_size)
-    before = copy.deepcopy(model.state_dict())
-    step.train(model, corpus, small_config(step, max_iters=0))
-    assert capsys.readouterr().out == ""
-    torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
-
-
 def test_the_bigram_learns_the_pairs_that_can_be_counted():
     """Its loss falls to the entropy of the next character, given the current one."""
     bigram = STEPS[0]
