@@ -6,7 +6,7 @@ norm stands before each sub-layer (1:32:51, arXiv 1607.06450), as in GPT-2. The 
 after the sub-layer.
 Video: 1:28:00, https://www.youtube.com/watch?v=kCc8FmEb1nY&t=5280s
 Expect a val loss near 2.07, down from 2.33. Added one after the other, the four pieces gave 2.16,
-PROJ, WIDE and 2.07.
+2.13, 2.09 and 2.07: the residual connections gave most.
 Try --n-layer 6: 2.04, so twice as many blocks now help.
 """
 
