@@ -45,7 +45,6 @@ MADE_BY = {  # the results, and what in measure/ writes each; its --help says th
 }
 BESIDE = "07_full_gpt"  # its weights are a file beside the page
 BESIDE_SHAPE = {"config": {"n_head": 3, "n_layer": 6}}
-OTHERS = ("the video's code", "nanoGPT's recipe", "nanoGPT, tuned, our tokens")  # in the race
 VIDEO = "https://www.youtube.com/watch?v=kCc8FmEb1nY"
 IN_THE_VIDEO = {  # the val loss that is said or shown there
     "01_bigram": "2.5",
@@ -88,6 +87,9 @@ def ladder(steps: list[dict], linked: bool = False) -> str:
         parts += ["</a>"] * linked
     height = 56 + row * len(steps) - 14
     return f'<svg viewBox="0 0 900 {height}" class="ladder">\n' + "\n".join(parts) + "\n</svg>"
+
+
+OTHERS = ("the video's code", "nanoGPT's recipe", "nanoGPT, tuned, our tokens")
 
 
 def seconds_figure(found: dict) -> str:
