@@ -89,14 +89,23 @@ def ladder(steps: list[dict], linked: bool = False) -> str:
     return f'<svg viewBox="0 0 900 {height}" class="ladder">\n' + "\n".join(parts) + "\n</svg>"
 
 
+OTHERS = ("the video's code", "nanoGPT's recipe", "nanoGPT, tuned, our tokens")
+
+
 def seconds_figure(found: dict) -> str:
     """Val loss against seconds of training on the machine that raced last, 900 units wide."""
     ms = {name: statistics.median(times) for name, times in found["times"][0]["ms"].items()}
-    who = {
-        name: [(int(n) * ms[name] / 1000, statistics.mean(seeds)) for n, seeds in rows.items()]
-        for name, rows in found["losses"].items()
-        if name in ms
-    }
+    who = {"our lessons": []} | {name: [] for name in OTHERS}
+    for name, rows in found["losses"].items():
+        row = "our lessons" if name.startswith("lesson") else name
+        if name in ms and row in who:
+            points = [
+                (int(n) * ms[name] / 1000, statistics.mean(seeds)) for n, seeds in rows.items()
+            ]
+            who[row] = sorted(who[row] + points)
+    # Of our lessons, those that no other run beats in a shorter time.
+    lows = itertools.accumulate((loss for _, loss in who["our lessons"]), min)
+    who["our lessons"] = [p for p, low in zip(who["our lessons"], lows, strict=True) if p[1] == low]
     ends = sorted(seconds for points in who.values() for seconds, _ in points)
     low = min(loss for points in who.values() for _, loss in points) - 0.05
 
@@ -120,7 +129,7 @@ def seconds_figure(found: dict) -> str:
             )
     labels = apart([y(points[-1][1]) for points in who.values()], 19)
     for (name, points), height in zip(who.items(), labels, strict=True):
-        kind = "" if name.startswith("lesson") else "muted"
+        kind = "muted" if name in OTHERS else ""
         places = [(f"{x(seconds):.1f}", f"{y(loss):.1f}") for seconds, loss in points]
         line = " ".join(map(",".join, places))
         parts.append(f'<polyline class="{kind}" points="{line}"/>')
@@ -394,13 +403,15 @@ def losses(steps: list[dict]) -> str:
 
 
 def lessons_table(steps: list[dict], times: dict) -> str:
-    """The lessons with their val loss and the time of a step, in Markdown."""
-    rows = ["| lesson | the idea | val loss | ms a step |", "| --- | --- | --- | --- |"]
+    """The lessons with their val loss, the time of a step and the lines they add, in Markdown."""
+    rows = ["| lesson | the idea | val loss | ms a step | lines |", "| --- " * 5 + "|"]
     for step in steps:
         file, ms = Path(step["file"]).name, str(times["default"]["ms"][step["name"]])
         if without := times["float32"]["ms"].get(step["name"]):
             ms += f" ({without})"
-        rows.append(f"| [{file}]({file}) | {step['cause']} | {step['val_loss']:.2f} | {ms} |")
+        cells = [f"[{file}]({file})", step["cause"], f"{step['val_loss']:.2f}", ms]
+        cells.append(f"{step['added'] - step['removed']:+d}".replace("-", "−"))
+        rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows)
 
 
@@ -606,8 +617,9 @@ def build() -> dict[Path, str]:
             data=for_the_page(data),
         )
     all_losses = losses(by_kind["step"] + by_kind["lesson"])
+    lessons = lessons_table(by_kind["lesson"], times)
     tables = {
-        "lessons": lessons_table(by_kind["lesson"], times),
+        "losses": all_losses,
         "vocabularies": vocabulary_table(vocabulary),
         "race": race_table(raced),
     }
@@ -616,8 +628,8 @@ def build() -> dict[Path, str]:
         **{DOCS / page: text + "\n" for page, text in pages.items()},
         DOCS / "ladder.svg": alone(ladder(by_kind["step"])),
         DOCS / "race.svg": alone(seconds_figure(raced)),
-        readme: put_in(readme, {"losses": all_losses}),
-        beyond: put_in(beyond, tables),
+        readme: put_in(readme, tables),
+        beyond: put_in(beyond, {"lessons": lessons}),
     }
 
 
