@@ -193,11 +193,13 @@ def test_the_table_of_step_1_is_read_by_row(page):
 
 @pytest.mark.parametrize("size", [{"width": 1280, "height": 800}, PHONE], ids=["wide", "phone"])
 def test_opening_step_7_moves_nothing(open_page, size):
-    page = open_page(viewport=size)
+    page = open_page(viewport=size, reduced_motion="no-preference")
     page.locator("#row-7 .name").click()  # its weights come later, and its row grows
     page.locator("#row-7 .switches").wait_for()
-    page.evaluate("new Promise((done) => requestAnimationFrame(() => setTimeout(done, 100)))")
-    assert 0 < page.locator("#row-7 .row").bounding_box()["y"] < size["height"] / 2
+    top = "document.querySelector('#row-7 .row').getBoundingClientRect().y"
+    page.wait_for_function(f"(most) => {top} > 0 && {top} < most", arg=size["height"] / 2)
+    page.evaluate("new Promise((done) => requestAnimationFrame(() => setTimeout(done, 300)))")
+    assert 0 < page.evaluate(top) < size["height"] / 2
 
 
 def test_a_missing_file_is_named_and_asked_for_again(open_page, tmp_path):
