@@ -36,7 +36,7 @@ function take(text) {
   const unknown = [...new Set(state.typed.filter((char) => !token_of.has(char)))];
   if (unknown.length) notes.push(`Not in the text they learnt from: ${unknown.join(" ")}`);
   const spelt = [...new Set(all.slice(0, LONGEST).filter((char) => !token_of.has(char) && SPELT[char]))];
-  if (spelt.length) notes.push(`The text spells it otherwise: ${spelt.map((char) => `${char} is read as ${SPELT[char]}`).join(", ")}`);
+  if (spelt.length) notes.push(`Spelt as in the text: ${spelt.map((char) => `${char} → ${SPELT[char]}`).join(", ")}`);
   const n = state.tokens.length;
   if (!n) notes.push("Nothing yet: they go on from a line break.");
   else if (n < 12 && !notes.length) notes.push("A short line is a small sample: here the seven may stand in another order than on the unseen text.");
