@@ -1,7 +1,6 @@
 """The pages in a browser: their models are the scripts' own, and a reader can work every part."""
 
 import json
-import shutil
 import statistics
 import subprocess
 
@@ -9,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import FILES, ROOT, TABLE, load
-from test_docs import DOCS, LESSONS, RESULTS, VIDEO, export, git  # says what must be installed
+from test_docs import DOCS, RESULTS, VIDEO, export, git  # says what must be installed
 from torch.overrides import TorchFunctionMode
 
 pytestmark = pytest.mark.slow
@@ -193,7 +192,7 @@ def test_what_is_switched_off_gives_the_loss_that_torch_gives(open_page, number)
         change(model, heads)
         now = statistics.mean(measure(model, block_size, tokens))
         page = open_page(hash=f"#line=To be, or not to be: that&step={number}&off={off}")
-        said = page.locator(f"#row-{number} .switches output").inner_text()
+        said = page.locator(f"#row-{number} .switches .now").inner_text()
         shown = [float(value) for value in said.split(" → ")]
         assert shown == pytest.approx([former, now], abs=0.0051), off
         row = page.locator(f"#row-{number} output").first.inner_text()
@@ -229,9 +228,9 @@ def test_an_opened_cell_shows_the_numbers_of_the_tensors(open_page):
         ratio = found / found.max() - expected.abs() / expected.abs().max()
         assert ratio.abs().max() < 0.1
     torch.testing.assert_close(scores.softmax(dim=0) @ v[:6], kept["out"][5])
-    opened = page.locator("#row-6 .two h2").inner_text().split(":")[0]
+    opened = page.locator("#row-6 .cell-name").inner_text().split(":")[0]
     page.locator("#row-6 .switches input").nth(2).check()  # no positions, for the same cell
-    assert page.locator("#row-6 .two h2").inner_text().split(":")[0] == opened
+    assert page.locator("#row-6 .cell-name").inner_text().split(":")[0] == opened
 
 
 # --- What a page shows ---
@@ -270,7 +269,9 @@ def test_a_page_shows_each_script_and_its_changes(open_page, file):
 
 @pytest.mark.parametrize("file", [PAGE, BEYOND])
 @pytest.mark.parametrize(
-    "settings", [{}, {"color_scheme": "dark", "viewport": PHONE}], ids=["wide", "phone"]
+    "settings",
+    [{}, {"color_scheme": "dark", "viewport": PHONE}, {"forced_colors": "active"}],
+    ids=["wide", "phone", "forced colours"],
 )
 def test_a_page_is_accessible_and_fits(open_page, file, settings):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe").Axe()
@@ -320,212 +321,3 @@ def test_every_control_is_reached_by_keyboard(open_page):
         page.keyboard.press("Tab")
         reached.add(page.evaluate("document.activeElement.dataset.i"))
     assert {str(i) for i in range(wanted)} <= reached
-
-
-# --- What a reader does ---
-
-
-def test_the_first_line_goes_as_measured_and_step_7_needs_no_weights(page):
-    assert page.locator("#line").input_value() == CHOSEN["line"]
-    assert page.evaluate("WEIGHTS['07_full_gpt']") is None
-    tokens = TOKENIZER.encode(CHOSEN["line"])
-    shown = []
-    for i, name in enumerate(VIDEO, 1):
-        model, block_size = rounded(name)
-        losses = losses_of(model, block_size, tokens)
-        shown.append(float(page.locator(f"#row-{i} output").inner_text()))
-        assert shown[-1] == pytest.approx(statistics.mean(losses), abs=0.0051)
-        shades = "(all) => all.map((e) => Number(e.style.getPropertyValue('--s')))"
-        orange = page.locator(f"#row-{i} .c").evaluate_all(shades)
-        assert orange[1:] == pytest.approx([min(1, loss / 6) for loss in losses], abs=0.001)
-        logits, _ = read(model, tokens[-block_size:])
-        best = logits.topk(3).indices.tolist()
-        letters = page.locator(f"#row-{i} .guess code").all_text_contents()
-        assert letters == [TOKENIZER.chars[token].replace(" ", "space") for token in best]
-    measured = [RESULTS[name]["val_loss"] for name in VIDEO]
-    order = sorted(range(7), key=measured.__getitem__)
-    assert sorted(range(7), key=shown.__getitem__) == order
-
-
-def test_the_address_holds_the_moment(open_page):
-    page = open_page()
-    type_in(page, "Hamlet is")
-    page.locator("#row-3 .c").nth(2).click()
-    page.locator("#row-5 .name").click()
-    page.locator("#row-5 .thumb").nth(7).click()
-    page.locator("#row-5 [data-t='1'][data-s='0']").click()
-    page.locator("#row-5 .switches input").nth(1).check()
-    page.locator("#temperature").fill("0.5")
-    page.wait_for_timeout(500)
-    said = page.locator("#race").inner_text()
-    again = open_page(hash=page.evaluate("location.hash"))
-    again.locator("#row-5 .switches").wait_for()
-    again.evaluate("wake()")
-    again.wait_for_timeout(300)
-    assert again.locator("#race").inner_text() == said
-    assert again.locator("#line").input_value() == "Hamlet is"
-    assert again.locator("#row-5 .thumb").nth(7).get_attribute("aria-pressed") == "true"
-    for link in again.locator("a[href*='step=']").all():  # a step's "try it" opens its row
-        again.goto(PAGE.as_uri() + link.get_attribute("href"))
-        number = link.get_attribute("href").split("step=")[1][0]
-        inside = again.locator(f"#in-{number}")
-        inside.wait_for()
-        shown = again.locator(
-            f"#in-{number} .switches" if "off=" in again.url else f"#row-{number} .row"
-        )
-        if number != "7":  # which waits for its weights
-            middle = shown.evaluate("(e) => e.getBoundingClientRect().top + e.offsetHeight / 2")
-            assert 0 < middle < again.viewport_size["height"]
-
-
-def test_a_position_is_chosen_by_pointer_and_keys(page):
-    type_in(page, "Hamlet is")
-    chosen = "#row-6 .c.at"
-    heights = "[...document.querySelectorAll('#race > li')].map((e) => e.offsetHeight)"
-    before = page.evaluate(heights)
-    page.locator("#row-6 .c").nth(4).hover()  # shown for as long as the pointer is there
-    page.wait_for_function("document.querySelector('#row-6 .c.at').textContent === 'e'")
-    assert page.evaluate(heights) == before  # nothing moves under the pointer
-    page.locator("h1").hover()
-    page.wait_for_function("document.querySelector('#row-6 .c.at').textContent === 's'")
-    page.locator("#row-6 .c").nth(3).click()
-    for key, char in (("ArrowLeft", "m"), ("End", "s"), ("ArrowLeft", "i")):
-        page.keyboard.press(key)
-        page.wait_for_timeout(50)
-        assert page.locator(chosen).inner_text() == char
-    right = page.locator("#row-6 .guess .true code").all_text_contents()
-    assert right in ([], ["s"])  # the line goes on with an s
-
-
-def test_unknown_characters_are_struck_out_in_their_place(page):
-    type_in(page, "café €")
-    assert page.locator("#note").inner_text() == "Not in the text they learnt from: é €"
-    letters = page.locator("#row-6 .c").all_text_contents()
-    assert "".join(letters) == "café €"
-    assert page.locator("#row-6 .unknown").all_text_contents() == ["é", "€"]
-    expected = statistics.mean(losses_of(*rounded(VIDEO[5]), TOKENIZER.encode("caf ")))
-    assert page.locator("#row-6 output").inner_text() == f"{expected:.2f}"
-    type_in(page, "")
-    assert "line break" in page.locator("#note").inner_text()
-    logits, _ = read(rounded(VIDEO[5])[0], [0])
-    best = TOKENIZER.chars[logits.argmax().item()]
-    assert page.locator("#row-6 .guess code").first.text_content() == best.replace("\n", "↵")
-
-
-def test_temperature_reshapes_the_bars_and_stops_nothing(open_page):
-    page = open_page(reduced_motion="no-preference")
-    type_in(page, "KING")
-    for temperature in ("0.5", "1.5"):
-        page.locator("#temperature").fill(temperature)
-        logits, _ = read(rounded(VIDEO[5])[0], TOKENIZER.encode("KING"))
-        best = 100 * (logits / float(temperature)).softmax(dim=0).max().item()
-        said = page.locator("#row-6 .guess small").first.inner_text()
-        assert float(said.split()[0]) == pytest.approx(best, abs=0.51)
-    length = "(n) => document.querySelector('#row-7 .w').textContent.length > n"
-    page.locator("#write").click()
-    page.wait_for_function(length, arg=3)
-    page.locator("#temperature").fill("0.3")
-    page.wait_for_function(length, arg=12)
-    page.locator("#write").click()
-    assert page.locator("#write").inner_text() == "Write anew"
-
-
-def test_all_write_and_the_same_line_writes_the_same(open_page):
-    found = []
-    for _ in range(2):
-        page = open_page()
-        type_in(page, "KING")
-        page.locator("#write").click()
-        page.wait_for_function("document.querySelector('#write').textContent === 'Write anew'")
-        found.append(page.locator("#race .w").all_text_contents())
-        assert len({len(text) for text in found[-1]}) == 1
-        assert len(set(found[-1])) == 7
-    assert found[0] == found[1]
-    page.locator("#write").click()  # with other random numbers
-    page.wait_for_function("document.querySelector('#write').textContent === 'Stop'")
-    page.wait_for_function("document.querySelector('#write').textContent === 'Write anew'")
-    assert page.locator("#race .w").all_text_contents() != found[0]
-
-
-def test_the_table_of_step_1_is_read_by_row(page):
-    page.locator("#row-1 .name").click()
-    box = page.locator("#row-1 canvas").bounding_box()
-    token = TOKENIZER.stoi["q"]
-    page.mouse.click(box["x"] + 9, box["y"] + (token + 0.5) * box["height"] / 65)
-    logits, _ = read(rounded(VIDEO[0])[0], [token])
-    row = page.locator("#row-1 .soft tbody tr").first.inner_text().split()
-    assert row[0] == "u"
-    assert float(row[-2]) == pytest.approx(100 * logits.softmax(dim=0).max().item(), abs=0.051)
-
-
-def test_opening_step_7_moves_nothing(open_page):
-    page = open_page(reduced_motion="no-preference", viewport={"width": 1280, "height": 800})
-    before = page.locator("#row-7").bounding_box()["y"]
-    page.locator("#line").press_sequentially("x")
-    page.wait_for_function("WEIGHTS['07_full_gpt']")
-    assert page.locator("#row-7").bounding_box()["y"] == before
-    page.locator("#row-7 .name").click()
-    page.locator("#row-7 .switches").wait_for()
-    page.wait_for_timeout(900)
-    assert page.locator("#row-7 .row").is_visible()
-    assert 0 < page.locator("#row-7 .row").bounding_box()["y"] < 800
-
-
-def test_a_missing_file_is_named(open_page, tmp_path):
-    shutil.copy(PAGE, tmp_path)
-    page = open_page(tmp_path / "index.html")
-    page.locator("#row-7 .name").click()
-    page.locator("#in-7", has_text="was not found beside this page").wait_for()
-    (said,) = open_page.noise
-    assert "ERR_FILE_NOT_FOUND" in said
-    open_page.noise.clear()
-
-
-def test_the_slider_shows_what_was_measured(open_page):
-    for file, names in ((PAGE, VIDEO), (BEYOND, LESSONS)):
-        page = open_page(file)
-        for name in names:
-            box = page.locator(f"[data-learn='{name}']")
-            for i, (step, train, val, sample) in enumerate(RESULTS[name]["evaluations"]):
-                box.locator("input").fill(str(i))
-                said = f"optimiser step {step}: train loss {train:.2f}, val loss {val:.2f}"
-                assert box.locator(".at").inner_text() == said
-                assert box.locator(".sample").text_content() == sample
-
-
-def test_the_average_that_is_printed_is_that_of_its_terms(page):
-    for scores in ((0, 0, 0, 0), (0, 4, 0, 0), (1, 2, -1, 0.3)):
-        for i, score in enumerate(scores):
-            page.locator(".scores input").nth(i).fill(str(score))
-        terms, total = page.locator(".weighted").inner_text().split(" = ")
-        pairs = [tuple(map(float, term.split(" · "))) for term in terms.split(" + ")]
-        assert sum(w for w, _ in pairs) == pytest.approx(1)
-        assert f"{sum(w * x for w, x in pairs):.2f}" == total
-        weights = torch.tensor(scores, dtype=torch.float).softmax(dim=0)
-        assert [w for w, _ in pairs] == pytest.approx(weights.tolist(), abs=0.01)
-
-
-def test_a_line_is_cut_as_lesson_16_cuts_it(open_page):
-    page = open_page(BEYOND)
-    lesson = load("16_tokens")
-    merges = [tuple(pair) for pair in CHOSEN["merges"]]
-    line = "What, say you so? King-like 'tis\n my lord!"
-    page.locator("#token-line").fill(line)
-    for n in (0, 1, 40, len(merges)):
-        tokenizer = lesson.PairTokenizer(TOKENIZER.chars, merges[:n])
-        page.locator("#token-slider").fill(str(65 + n))
-        expected = [tokenizer.texts[token] for token in tokenizer.encode(line)]
-        shown = [text.replace(" ", "␣").replace("\n", "↵") for text in expected]
-        assert page.locator(".cut span").all_text_contents() == shown
-        assert (
-            f"{len(line)} characters are {len(shown)} of them"
-            in page.locator(".count").inner_text()
-        )
-
-
-def test_the_navigation_marks_the_step_that_is_read(open_page):
-    page = open_page(hash="#step-5")
-    page.locator("nav.steps [aria-current]", has_text="5 Blocks").wait_for()
-    page.keyboard.press("Tab")
-    page.evaluate("scrollTo(0, 0)")
-    page.locator("nav.steps [aria-current]", has_text="Race").wait_for()

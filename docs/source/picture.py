@@ -43,7 +43,7 @@ def main() -> None:
         description=about, epilog=details, formatter_class=argparse.RawDescriptionHelpFormatter
     ).parse_args()
     with browser() as chromium:
-        size = {"width": 1280, "height": 1500}
+        size = {"width": 1280, "height": 1800}
         page = chromium.new_page(viewport=size, color_scheme="light", reduced_motion="reduce")
         page.goto((DOCS / "index.html").as_uri() + "#step=6")
         page.locator("#row-6 .switches").wait_for()
