@@ -291,12 +291,6 @@ def test_merges_are_those_of_counting_anew_and_decode_inverts_encode():
         assert tokenizer.decode(tokenizer.encode(written)) == written
 
 
-def test_of_equally_common_pairs_the_one_with_the_lowest_tokens_is_merged():
-    assert TOKENS.learn_merges("cd ab", list(" abcd"), 6) == [(0, 1)]  # " a"
-    assert TOKENS.learn_merges("dc.ba", list(".abcd"), 6) == [(2, 1)]  # "ba"
-    assert TOKENS.learn_merges("aaa", ["a"], 9) == [(0, 0), (1, 0)]  # from the left
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("file", [SAMPLE, TINY_SHAKESPEARE], ids=lambda file: file.stem)
 def test_the_tokenizers_package_learns_and_encodes_the_same(file):
