@@ -2,16 +2,15 @@
 
     python measure/losses.py
     python measure/losses.py 03_multihead 05_blocks
-    python measure/losses.py 03_multihead --experiments
     python measure/losses.py 03_multihead --flags "--n-head 8"
     python measure/losses.py 07_full_gpt --flags "--learning-rate 2e-3" --tuning
 
 Trains the steps of docs/source/steps.toml with the seeds 1337 to 1339, and once more with the flags
-that their docstrings tell a reader to try; with --experiments only that. The losses go to
-measure/results/losses.json, the models of seed 1337 to runs/measured/, from where
-docs/source/export.py takes them. With --flags the losses are printed and nothing is written.
---tuning takes them over the last tenth of the training split, and the models learn from the rest of
-it: settings are chosen there. Each run has one thread.
+that their docstrings tell a reader to try. The losses go to measure/results/losses.json, the models
+of seed 1337 to runs/measured/, from where docs/source/export.py takes them. With --flags or
+--tuning the losses are printed and nothing is written. --tuning takes them over the last tenth of
+the training split, and the models learn from the rest of it: settings are chosen there. Each run
+has one thread.
 """
 
 import argparse
@@ -19,7 +18,6 @@ import concurrent.futures
 import contextlib
 import datetime
 import io
-import itertools
 import json
 import multiprocessing
 import os
@@ -59,9 +57,10 @@ def arguments(doc: str) -> argparse.ArgumentParser:
 
 
 def processes(jobs: int | None = None) -> concurrent.futures.Executor:
-    """A pool of fresh processes, as many as there are cores."""
+    """As many processes as there are cores; each job has a fresh one, for it may patch a script."""
     context = multiprocessing.get_context("spawn")
-    return concurrent.futures.ProcessPoolExecutor(jobs or os.cpu_count(), context)
+    pool = concurrent.futures.ProcessPoolExecutor
+    return pool(jobs or os.cpu_count(), context, max_tasks_per_child=1)
 
 
 @torch.no_grad()
@@ -176,30 +175,16 @@ def write(results: dict, path: Path = RESULTS) -> None:
     path.write_text(rows + "\n", encoding="utf-8", newline="\n")
 
 
-def measure(args: argparse.Namespace, pool: concurrent.futures.Executor) -> None:
-    """Start all runs, then print and write each step's as soon as they are done."""
-    jobs = {}
-    for name in args.steps or STEPS:
-        tries = [args.flags or ""] * (not args.experiments)
-        if args.flags is None and "try" in TABLE[name]:
-            tries.append(TABLE[name]["try"])
-        for flags, seed in itertools.product(tries, SEEDS):
-            jobs[name, flags, seed] = pool.submit(run, name, seed, flags.split(), args.tuning)
-    for name in args.steps or STEPS:
-        found = {}
-        for flags in dict.fromkeys(flags for one, flags, _ in jobs if one == name):
-            found[flags] = [jobs[name, flags, seed].result() for seed in SEEDS]
-            print(name, flags, *summary(found[flags]).values(), flush=True)
-        if args.flags is not None:
-            continue
-        old = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
-        steps = old.get("steps", {})
-        step = steps.get(name, {}) if args.experiments else measured(found[""])
-        if flags := TABLE[name].get("try"):
-            step["try"] = {"flags": flags, "machine": machine()} | summary(found[flags])
-        steps[name] = step
-        steps = {key: steps[key] for key in TABLE if key in steps}
-        write({"machine": old["machine"] if args.experiments else machine(), "steps": steps})
+def keep(name: str, flags: str, runs: list[dict]) -> None:
+    """Write what came of a step, or of its experiment, beside what is kept of the others."""
+    found = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {"steps": {}}
+    if flags:
+        found["steps"][name]["try"] = {"flags": flags, "machine": machine()} | summary(runs)
+    else:
+        found["steps"][name] = measured(runs)
+        found["machine"] = machine()
+    found["steps"] = {key: found["steps"][key] for key in TABLE if key in found["steps"]}
+    write(found)
 
 
 def measured(runs: list[dict]) -> dict:
@@ -214,22 +199,32 @@ def measured(runs: list[dict]) -> dict:
 
 
 def main() -> None:
-    """Measure what the command line names."""
+    """Start all runs, then print and write each step's as soon as they are done."""
     parser = arguments(__doc__)
     parser.add_argument("steps", nargs="*", help="those to measure; all, where none is named")
     parser.add_argument("--flags", help="for the steps; the losses are printed and not kept")
-    parser.add_argument("--experiments", action="store_true", help="those of the docstrings alone")
     parser.add_argument("--tuning", action="store_true", help="on the last tenth of training")
     parser.add_argument("--jobs", type=int, help="runs side by side; as many as cores")
     args = parser.parse_args()
-    if args.tuning and args.flags is None:
-        parser.error("--tuning goes with --flags")
-    if args.experiments and args.flags is not None:
-        parser.error("--experiments has flags of its own")
     if unknown := set(args.steps) - set(STEPS):
         parser.error(f"no step {', '.join(sorted(unknown))}; there are {', '.join(STEPS)}")
+    kept = args.flags is None and not args.tuning
     with processes(args.jobs) as pool:
-        measure(args, pool)
+        jobs = {}
+        for name in args.steps or STEPS:
+            tries = [args.flags or ""]
+            if kept and "try" in TABLE[name]:
+                tries.append(TABLE[name]["try"])
+            for flags in tries:
+                words = flags.split()
+                jobs[name, flags] = [
+                    pool.submit(run, name, seed, words, args.tuning) for seed in SEEDS
+                ]
+        for (name, flags), seeds in jobs.items():
+            runs = [one.result() for one in seeds]
+            print(name, flags, *summary(runs).values(), flush=True)
+            if kept:
+                keep(name, flags, runs)
 
 
 if __name__ == "__main__":

@@ -5,12 +5,11 @@
     python measure/race.py nanoGPT ng-video-lecture
 
 Trains everybody in runs of several lengths; each length is a run of its own, whose learning rate
-ends with it. A loss is the mean of three seeds over the whole validation split, in nats per
-character. Its seconds are the number of optimiser steps times the median time of a step, without
-evaluations. Steps are timed in turns, on all cores, so the runs themselves may go side by side,
-with a thread each. Prints a table in Markdown. The figures go to measure/results/race.json, where
-each machine keeps its own times; docs/source/build.py draws docs/race.svg from them. Needs a
-machine that does nothing else, for an hour.
+ends with it. Three seeds give the losses, over the whole validation split, in nats per character.
+Steps are timed in turns, on all cores, without evaluations. So the runs themselves may go side by
+side, with a thread each. The figures go to measure/results/race.json, where each machine keeps its
+own times, and docs/source/build.py makes the picture and the table of them. Needs a machine that
+does nothing else, for an hour.
 """
 
 import functools
@@ -18,7 +17,6 @@ import json
 import pickle
 import re
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -31,33 +29,25 @@ from watch import token_corpus, turns, watch, watch_step
 from common.data import TINY_SHAKESPEARE
 
 FOUND = RESULTS.with_name("race.json")
-RECIPE = {  # of nanoGPT's README for a CPU
-    "device": "cpu",
-    "compile": False,
-    "block_size": 64,
-    "batch_size": 12,
-    "n_layer": 4,
-    "n_head": 4,
-    "n_embd": 128,
-    "dropout": 0.0,
-}
+# What nanoGPT's README sets for a CPU.
+RECIPE = "--device=cpu --compile=False --block_size=64 --batch_size=12 "
+RECIPE += "--n_layer=4 --n_head=4 --n_embd=128 --dropout=0.0 "
 # After 1,000 steps, over the last tenth of the training split, 2e-3 was worse with each of three
 # seeds, and 8e-3 gained less than the seeds differ.
-TUNED = {"learning_rate": 4e-3, "min_lr": 4e-4}
+TUNED = RECIPE + "--learning_rate=4e-3 --min_lr=4e-4 "
+NANOGPT = {
+    "nanoGPT's recipe": RECIPE,
+    "nanoGPT, learning rate tuned": TUNED,
+    "nanoGPT, tuned, our tokens": TUNED + "--dataset=tokens",
+}
 TOKENS = 512  # the vocabulary of the lesson on tokens
 # The video's last script at the laptop size of our step 7.
+VIDEO = "the video's code"
 LAPTOP = {"batch_size": 16, "block_size": 64, "n_embd": 96, "n_head": 3, "dropout": 0.0}
 LAPTOP |= {"learning_rate": 1e-3, "eval_iters": 1}
-# Who runs, with which settings, for how many optimiser steps.
-OTHERS = {
-    "the video's code": ({}, [2000]),
-    "nanoGPT's recipe": ({}, [2000]),
-    "nanoGPT, learning rate tuned": (TUNED, [2000]),
-    "nanoGPT, tuned, our tokens": (TUNED | {"dataset": "tokens"}, [2000]),
-}
 LESSONS = {
-    f"lesson {lesson(idea)[:2]}, {idea}{'' if flags else ', bfloat16'}": (idea, flags, steps)
-    for idea, steps in {"cache": [200, 1400], "tokens": [150, 2000], "decay": [2000]}.items()
+    f"lesson {lesson(idea)[:2]}, {idea}{'' if flags else ', bfloat16'}": (idea, flags, lengths)
+    for idea, lengths in {"cache": [200, 1400], "tokens": [150, 2000], "decay": [2000]}.items()
     for flags in (["--float32"], [])
 }
 
@@ -73,11 +63,6 @@ def prepare(nanogpt: Path) -> None:
         (folder / "meta.pkl").write_bytes(pickle.dumps(meta))
 
 
-def nanogpt_settings(name: str, steps: int) -> dict:
-    """What a run of nanoGPT sets beside its config/train_shakespeare_char.py."""
-    return RECIPE | {"max_iters": steps, "lr_decay_iters": steps} | OTHERS[name][0]
-
-
 def video_script(clone: Path, settings: dict) -> str:
     """The video's last script, with those settings instead of its own."""
     command = ["git", "-C", str(clone), "show", "5220142:gpt.py"]
@@ -91,26 +76,26 @@ def video_script(clone: Path, settings: dict) -> str:
 
 def other(folder: Path, name: str, steps: int, seed: int, threads: int | None = None) -> dict:
     """What measure/watch.py sees of nanoGPT or of the video's code."""
-    run_name = f"{len(name)}-{seed}-{steps}-{threads}"
-    if name == "the video's code":
-        folder, flags, tokens = folder / "video", [], 0
+    run_name, flags = f"{len(name)}-{seed}-{steps}-{threads}", []
+    if name == VIDEO:
+        folder = folder / "video"
         source = video_script(folder, LAPTOP | {"max_iters": steps, "eval_interval": steps})
         shutil.copy(TINY_SHAKESPEARE, folder / "input.txt")
     else:
-        folder, settings = folder / "nanoGPT", nanogpt_settings(name, steps)
+        folder = folder / "nanoGPT"
         source = (folder / "train.py").read_text(encoding="utf-8")
-        tokens = TOKENS if "dataset" in settings else 0
-        settings |= {"eval_interval": sys.maxsize, "eval_iters": 1, "out_dir": run_name}
-        flags = ["config/train_shakespeare_char.py", *(f"--{k}={v}" for k, v in settings.items())]
+        flags = ["config/train_shakespeare_char.py", *NANOGPT[name].split()]
+        flags += [f"--max_iters={steps}", f"--lr_decay_iters={steps}", f"--out_dir={run_name}"]
+        flags += [f"--eval_interval={sys.maxsize}", "--eval_iters=1"]
     script = folder / f"{run_name}.py"
     script.write_text(source.replace("manual_seed(1337", f"manual_seed({seed}"), encoding="utf-8")
-    options = ["--loss", RECIPE["block_size"], "--vocab-size", tokens]
+    options = ["--loss", 64, "--vocab-size", TOKENS if "--dataset=tokens" in flags else 0]
     return watch(script, *flags, options=options, threads=threads, folder=folder)
 
 
 def loss(folder: Path, name: str, steps: int, seed: int) -> float:
     """The val loss after a run."""
-    if name in OTHERS:
+    if name not in LESSONS:
         return other(folder, name, steps, seed, threads=1)["val_loss"]
     idea, flags, _ = LESSONS[name]
     words = ["--device", "cpu", "--max-iters", str(steps), *flags]
@@ -118,50 +103,42 @@ def loss(folder: Path, name: str, steps: int, seed: int) -> float:
 
 
 def main() -> None:
-    """Time the steps in turns, train everybody, and print a table in Markdown."""
+    """Time the steps in turns, train everybody, and write the figures."""
     parser = arguments(__doc__)
     parser.add_argument("nanogpt", type=Path, help="a clone of karpathy/nanoGPT")
     parser.add_argument("video", type=Path, help="a clone of karpathy/ng-video-lecture")
     parser.add_argument("--rounds", type=int, default=5, help="turns for the time of a step")
     args = parser.parse_args()
-    for clone, file in ((args.nanogpt, "train.py"), (args.video, "gpt.py")):
-        if not (clone / file).is_file():
-            parser.error(f"{clone} has no {file}: it is not the clone it should be")
-    here, lengths = machine(), {name: row[-1] for name, row in (OTHERS | LESSONS).items()}
+    here, others = machine(), [VIDEO, *NANOGPT]
+    lengths = {name: [2000] for name in others} | {name: row[-1] for name, row in LESSONS.items()}
     names = [name for name in lengths if here["avx512_bf16"] or not name.endswith("bfloat16")]
     with tempfile.TemporaryDirectory() as temporary, processes() as pool:
         folder = Path(temporary)
         shutil.copytree(args.nanogpt, folder / "nanoGPT")
         shutil.copytree(args.video, folder / "video")
         prepare(folder / "nanoGPT")
-        clocks = {name: functools.partial(other, folder, name, 40, SEEDS[0]) for name in OTHERS}
+        clocks = {name: functools.partial(other, folder, name, 40, SEEDS[0]) for name in others}
         for name, (idea, flags, _) in LESSONS.items():
             words = ["--device", "cpu", *flags]
             clocks[name] = functools.partial(watch_step, lesson(idea), 40, *words)
         seen = turns({name: clocks[name] for name in names}, args.rounds)
         ms = {name: [one["ms"] for one in seen[name]] for name in names}
-        jobs = [(name, steps) for name in names for steps in lengths[name]]
-        runs = {  # the longest first, so that no core waits at the end
-            job: [pool.submit(loss, folder, *job, seed) for seed in SEEDS]
-            for job in sorted(jobs, key=lambda job: -job[1])
+        runs = {
+            (name, steps): [pool.submit(loss, folder, name, steps, seed) for seed in SEEDS]
+            for name in names
+            for steps in lengths[name]
         }
-        found = {"losses": {}, "times": []}
+        old = {"losses": {}, "times": []}
         if FOUND.exists():
-            found = json.loads(FOUND.read_text(encoding="utf-8"))
-        times = [{"machine": here, "ms": ms}]
-        times += [one for one in found["times"] if one["machine"] != here]
+            old = json.loads(FOUND.read_text(encoding="utf-8"))
+        times = [one for one in old["times"] if one["machine"] != here]
+        times = [{"machine": here, "ms": ms}, *times]
         # What only another machine can run keeps its losses.
-        losses = {name: rows for name, rows in found["losses"].items() if name in lengths}
-        print("| | ms a step (lowest to highest) | steps | seconds | val loss | seed by seed |")
-        print("| --- | --- | --- | --- | --- | --- |")
-        for name, steps in jobs:
-            kept = [one.result() for one in runs[name, steps]]
-            losses.setdefault(name, {})[str(steps)] = kept
+        losses = {name: rows for name, rows in old["losses"].items() if name in lengths}
+        for (name, steps), jobs in runs.items():
+            losses.setdefault(name, {})[str(steps)] = [job.result() for job in jobs]
+            print(name, steps, losses[name][str(steps)], flush=True)
             write({"losses": losses, "times": times}, FOUND)
-            step = statistics.median(ms[name])
-            cells = [name, f"{step:.0f} ({min(ms[name]):.0f} to {max(ms[name]):.0f})", f"{steps:,}"]
-            cells += [f"{steps * step / 1000:.0f}", f"{statistics.mean(kept):.3f}"]
-            print("| " + " | ".join([*cells, ", ".join(map(str, kept))]) + " |", flush=True)
 
 
 if __name__ == "__main__":

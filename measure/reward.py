@@ -2,32 +2,25 @@
 
     python measure/reward.py
     python measure/reward.py --runs practice --seeds 1 2 --tuning
-    python measure/reward.py --picture
 
 Each run is the script with the flags of RUNS, on one core. The right answers are to 1,000 problems
 that the model has not seen. The seconds are the processor's, for training and practice without
 evaluations. With --tuning the test has other problems, and those of the real test are not drawn:
-so the settings were chosen. The figures go to measure/results/reward.json and the picture to
-docs/reward.svg; with any flag but --picture the figures go to standard output alone. --picture
-measures nothing and draws the figures that are kept. Needs half an hour on two cores.
+so the settings were chosen. The figures go to measure/results/reward.json; with any flag they are
+printed and not kept. Needs half an hour on two cores.
 """
 
-import argparse
-import concurrent.futures
 import contextlib
 import importlib
 import io
-import json
-import multiprocessing
-import os
 import statistics
 import time
 
 import torch
-from losses import RESULTS, ROOT, SEEDS, machine, write
+from losses import RESULTS, SEEDS, arguments, machine, processes, write
 
 LONGER = "--solved 100000 --max-iters 1000 --extra-digits 1 --updates 150"
-RUNS = {  # the flags of each run, and what the table and the picture call it
+RUNS = {  # the flags of each run, and what the table calls it
     "practice": ("", "practice with a checker"),
     "imitate": ("--imitate", "right answers imitated"),
     "supervised": (
@@ -108,44 +101,14 @@ def table(runs: dict[str, list[dict]]) -> str:
     return "\n".join(lines)
 
 
-def draw(runs: dict[str, list[dict]]) -> None:
-    """Right answers against seconds, a thin line for each seed, to docs/reward.svg."""
-    import matplotlib as mpl
-    import matplotlib.pyplot as plt
-
-    # The same figures give the same bytes.
-    mpl.rcParams["svg.hashsalt"] = "reward"
-    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
-    for i, name in enumerate(("practice", "imitate", "supervised", "lenient")):
-        for j, one in enumerate(runs[name]):
-            label = RUNS[name][1] if j == 0 else None
-            axes.plot(*zip(*one["rows"], strict=True), color=f"C{i}", lw=1, label=label)
-    axes.set(xlabel="seconds of one core", ylabel="right answers of 1,000", ylim=(0, 1000))
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, loc="lower right")
-    figure.savefig(ROOT / "docs" / "reward.svg", metadata={"Date": None})
-
-
 def main() -> None:
-    """Measure, print the table, and keep the figures and the picture."""
-    about, details = __doc__.split("\n", 1)
-    parser = argparse.ArgumentParser(
-        description=about, epilog=details, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    """Measure, print the table, and keep the figures."""
+    parser = arguments(__doc__)
     parser.add_argument("--runs", nargs="+", choices=RUNS, default=list(RUNS))
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
     parser.add_argument("--tuning", action="store_true", help="with a test of other problems")
-    parser.add_argument("--picture", action="store_true", help="of the figures that are kept")
     args = parser.parse_args()
-    path = RESULTS.with_name("reward.json")
-    if args.picture:
-        draw(json.loads(path.read_text(encoding="utf-8"))["runs"])
-        return
-    # A run replaces functions of the script, so each has a process of its own.
-    context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(
-        os.cpu_count(), context, max_tasks_per_child=1
-    ) as pool:
+    with processes() as pool:
         jobs = [(n, pool.submit(run, n, s, args.tuning)) for s in args.seeds for n in args.runs]
         runs = {name: [] for name in args.runs}
         for name, job in jobs:
@@ -153,8 +116,8 @@ def main() -> None:
             print(name, job.result()["seed"], job.result()["rows"], flush=True)
     print(table(runs))
     if not args.tuning and tuple(args.seeds) == SEEDS and args.runs == list(RUNS):
-        write({"machine": machine(), "columns": "seconds, right of 1,000", "runs": runs}, path)
-        draw(runs)
+        found = {"machine": machine(), "columns": "seconds, right of 1,000", "runs": runs}
+        write(found, RESULTS.with_name("reward.json"))
 
 
 if __name__ == "__main__":

@@ -5,11 +5,10 @@
     python measure/throughput.py 09_bfloat16 10_schedule --flags --float32 --keep
 
 Names are those of docs/source/steps.toml. All scripts run with the same flags, for a few optimiser
-steps without evaluations, and then sample from a full context. They take turns, A B A B ..., and
-each is compared with the first turn by turn, so that a machine whose speed drifts is fair to all.
-The table gives medians, and in brackets the quartiles of the ratios. With --keep the milliseconds
-of a step go to measure/results/times.json, from where the page takes them. Needs a machine that
-does nothing else.
+steps without evaluations, and then sample from a full context. They take turns, A B A B ..., and so
+a machine whose speed drifts is fair to all. Prints the median milliseconds of an optimiser step and
+of a token. With --keep those of a step go to measure/results/times.json, from where the page takes
+them. Needs a machine that does nothing else.
 """
 
 import functools
@@ -17,11 +16,11 @@ import json
 import statistics
 
 from losses import RESULTS, TABLE, arguments, machine, write
-from watch import ratio, turns, watch_step
+from watch import turns, watch_step
 
 
 def main() -> None:
-    """Let the scripts take their turns, and print a table in Markdown."""
+    """Let the scripts take their turns, and print their times."""
     parser = arguments(__doc__)
     parser.add_argument("scripts", nargs="+", choices=TABLE, metavar="script", help="07_full_gpt")
     parser.add_argument("--flags", default="", help="for all scripts")
@@ -36,15 +35,8 @@ def main() -> None:
         for name in args.scripts
     }
     found = turns(contestants, args.rounds)
-    print("| script | ms a step | times the first | ms a token sampled | times the first |")
-    print("| --- | --- | --- | --- | --- |")
     for name, seen in found.items():
-        cells = [name]
-        for key in ("ms", "token_ms"):
-            known = key in seen[0]
-            cells.append(f"{statistics.median(one[key] for one in seen):.2f}" if known else "")
-            cells.append(ratio(found[args.scripts[0]], seen, key) if known else "")
-        print("| " + " | ".join(cells) + " |")
+        print(name, {key: statistics.median(one[key] for one in seen) for key in seen[0]})
     if args.keep:
         path = RESULTS.with_name("times.json")
         kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}

@@ -3,12 +3,11 @@
     python measure/watch.py found.json beyond/11_rotary.py --max-iters 100
     python measure/watch.py --loss 64 found.json train.py --max_iters=2000
 
-found.json then has the number of optimiser steps, the median milliseconds from the end of a step to
-the end of the next, which an evaluation now and then does not change, and the seconds of the whole
-run without Python's start and the import of torch. With --sample it also has the milliseconds of a
+found.json then has the median milliseconds from the end of an optimiser step to that of the next,
+which an evaluation now and then does not change. With --sample it also has the milliseconds of a
 token, of so many that follow a full context. With --loss it has the loss of the model over the
 whole validation split of Tiny Shakespeare, in windows of so many tokens; with --vocab-size these
-are the ones of the lesson on tokens.
+are the ones of the lesson on tokens. A GPU that works on while Python goes on is not timed right.
 """
 
 import itertools
@@ -72,13 +71,6 @@ def turns(contestants: dict[str, Callable[[], dict]], rounds: int) -> dict[str, 
     return found
 
 
-def ratio(old: list[dict], new: list[dict], key: str) -> str:
-    """How many times as fast the new one is: the median of the turns, and the quartiles."""
-    ratios = [a[key] / b[key] for a, b in zip(old, new, strict=True)]
-    low, middle, high = statistics.quantiles(ratios * 2, n=4)  # it asks for two at least
-    return f"{middle:.2f} ({low:.2f} to {high:.2f})"
-
-
 def token_corpus(vocab_size: int) -> Corpus:
     """Tiny Shakespeare in so many tokens, or in characters where there are no fewer of them."""
     step, texts = load(lesson("tokens")), read_text(TINY_SHAKESPEARE)
@@ -87,22 +79,15 @@ def token_corpus(vocab_size: int) -> Corpus:
     return Corpus(texts, tokenizer, torch.device("cpu"), seed=0)
 
 
-def clock(device: torch.device) -> float:
-    """The time at which the work that was left on a GPU is done."""
-    if device.type != "cpu":
-        torch.accelerator.synchronize(device)
-    return time.perf_counter()
-
-
-def sampling(model: nn.Module, tokens: int, device: torch.device) -> float:
+def sampling(model: nn.Module, tokens: int) -> float:
     """Milliseconds of a token after a full context; the one before them is not timed."""
-    context = torch.zeros(1, getattr(model, "block_size", 1), dtype=torch.long, device=device)
+    context = torch.zeros(1, getattr(model, "block_size", 1), dtype=torch.long)
     drawn = model.generate(context, 1 + tokens)
     next(drawn)
-    start = clock(device)
+    start = time.perf_counter()
     for _ in drawn:
         pass
-    return 1000 * (clock(device) - start) / tokens
+    return 1000 * (time.perf_counter() - start) / tokens
 
 
 def main() -> None:
@@ -120,25 +105,20 @@ def main() -> None:
     def after_step(optimizer: Optimizer, *_: object) -> None:
         first.append(optimizer)
         if optimizer is first[0]:  # there may be a second one, for other weights
-            ends.append(clock(optimizer.param_groups[0]["params"][0].device))
+            ends.append(time.perf_counter())
 
     register_optimizer_step_post_hook(after_step)
     sys.argv = [args.script, *flags]
     sys.path.insert(0, str(Path(args.script).resolve().parent))
-    start = time.perf_counter()
-    names = runpy.run_path(args.script, run_name="__main__")
-    found = {"seconds": round(time.perf_counter() - start, 2), "steps": len(ends)}
+    names, found = runpy.run_path(args.script, run_name="__main__"), {}
     if len(ends) > 1:
         times = [after - before for before, after in itertools.pairwise(ends)]
         found["ms"] = round(1000 * statistics.median(times), 2)
-    if args.loss or args.sample:
-        model = next(value for value in names.values() if isinstance(value, nn.Module))
-        device = next(model.parameters()).device
+    model = next(value for value in names.values() if isinstance(value, nn.Module))
     if args.sample:
-        found["token_ms"] = round(sampling(model, args.sample, device), 3)
+        found["token_ms"] = round(sampling(model, args.sample), 3)
     if args.loss:
         corpus = token_corpus(args.vocab_size)
-        corpus.splits["val"] = corpus.splits["val"].to(device)
         found["val_loss"] = round(loss_of_split(model, corpus, args.loss), 4)
     args.output.write_text(json.dumps(found) + "\n", encoding="utf-8")
 

@@ -119,23 +119,6 @@ def test_a_byte_that_is_not_utf8_is_named_by_its_place(file, start):
         read_text(path)
 
 
-def test_files_that_cannot_be_read_are_named_in_one_line(file, tmp_path):
-    for path, words in [
-        (tmp_path / "nowhere.txt", "No such file"),
-        (tmp_path, "cannot read"),
-        (file(b"\xef\xbb\xbf"), "empty"),
-    ]:
-        with pytest.raises(InputError, match=words) as error:
-            read_text(path)
-        assert str(path) in str(error.value)
-        assert "\n" not in str(error.value)
-
-
-def test_characters_that_the_text_lacks_are_all_named():
-    with pytest.raises(InputError, match=r": '\\n', '~', '\u00e9'$"):
-        CharTokenizer("cafe").encode("caf\u00e9~\n~")
-
-
 # --- Devices that this machine may lack: torch's own answers are patched ---
 
 

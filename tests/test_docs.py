@@ -83,17 +83,6 @@ def test_docstrings_name_the_experiment_and_what_it_gave(name):
 # --- How it is made ---
 
 
-@git
-def test_the_line_that_a_table_points_to_is_a_new_one():
-    old, new = (TABLE[name]["file"] for name in VIDEO[4:6])
-    hunks = build.hunks_between(old, new)
-    added = {n for hunk in hunks for sign, n, _ in hunk if sign == "+"}
-    step = {"file": new, "hunks": hunks, "new_lines": added}
-    assert build.find_key(step | {"key": TABLE[VIDEO[5]]["key"]}) in added
-    with pytest.raises(SystemExit, match="no new line 'import sys'"):
-        build.find_key(step | {"key": "import sys"})
-
-
 @pytest.mark.parametrize("name", ["01_bigram", "06_residual_layernorm", "07_full_gpt"])
 def test_a_saved_model_is_packed_to_16_bits_and_unpacked(name, tmp_path, monkeypatch):
     step, monkey = load(name), monkeypatch.setattr

@@ -128,20 +128,6 @@ def test_a_server_at_fault(server, capsys, faults, because, requests):
 
 
 @unix
-def test_a_full_disk_keeps_no_half_of_the_text(server, capsys):
-    """A limit on the size of files makes the system refuse the second half, as a full disk does."""
-    import resource
-
-    server.ask_for("200")
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
-    try:
-        assert_the_sample_is_used_instead(server, capsys, "[Errno 27] File too large")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-
-
-@unix
 def test_ctrl_c_is_no_fault_that_another_text_makes_up_for(server, capsys):
     server.ask_for("interrupted")
     with pytest.raises(KeyboardInterrupt):

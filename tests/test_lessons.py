@@ -204,23 +204,6 @@ def test_feed_forward_is_torchs_gated_linear_unit_with_silu_for_sigmoid():
     assert old == new  # the gate costs no weights
 
 
-def test_orthogonal_on_gradients_of_the_model():
-    """Directions stay; what is above 1/500 of the norm ends between 0.68 and 1.21."""
-    step, corpus = lesson("newton_schulz"), make_corpus()
-    config = step.Config()
-    torch.manual_seed(0)
-    model = step.LanguageModel(config, corpus.tokenizer.vocab_size)
-    model(*corpus.batch("train", config.batch_size, config.block_size))[1].backward()
-    for p in [p for p in model.blocks.parameters() if p.dim() == 2]:
-        u, s, vh = torch.linalg.svd(p.grad.double(), full_matrices=False)
-        core = u.mT @ step.orthogonal(p.grad[None])[0].double() @ vh.mT
-        values, large = core.diagonal(), s > s.norm() / 500
-        assert (core - values.diag()).abs().max() < 0.01
-        assert values.max() < 1.21
-        assert values[large].min() > 0.68
-        assert 10 < large.sum() < len(s)  # the others come out smaller
-
-
 @pytest.mark.parametrize(
     ("idea", "decay"), [("newton_schulz", 0.0), ("tokens", 0.0), ("decay", 0.0), ("decay", 5.0)]
 )
@@ -306,12 +289,6 @@ def test_merges_are_those_of_counting_anew_and_decode_inverts_encode():
     assert tokenizer.encode(text) == encoded
     for written in (other, other + text):
         assert tokenizer.decode(tokenizer.encode(written)) == written
-
-
-def test_of_equally_common_pairs_the_one_with_the_lowest_tokens_is_merged():
-    assert TOKENS.learn_merges("cd ab", list(" abcd"), 6) == [(0, 1)]  # " a"
-    assert TOKENS.learn_merges("dc.ba", list(".abcd"), 6) == [(2, 1)]  # "ba"
-    assert TOKENS.learn_merges("aaa", ["a"], 9) == [(0, 0), (1, 0)]  # from the left
 
 
 @pytest.mark.slow

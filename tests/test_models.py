@@ -1,12 +1,16 @@
-"""What the models of steps 1 to 8 compute: against torch's own layers with the same weights."""
+"""What steps 1 to 8 compute: against torch's own layers, and against a loop written out here."""
+
+import copy
 
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import SMALL, STEPS, small_config, small_model
+from conftest import CPU, SAMPLE, SMALL, STEPS, small_config, small_model
 from torch import nn
 
-BIGRAM, *TRANSFORMERS = STEPS
+from common.data import load_corpus
+
+BIGRAM = STEPS[0]
 STEP7, STEP8 = STEPS[6:8]
 T, V = SMALL["block_size"], 65
 EXACT = {"rtol": 0, "atol": 1e-10}
@@ -81,48 +85,19 @@ def logits_by_torch(step, model, idx):
 
 
 @pytest.mark.parametrize("length", [1, 5, T])
-def test_logits_are_those_of_torchs_own_layers(step, length):
+def test_logits_and_loss_are_those_of_torchs_own_layers(step, length):
     model = shaken(small_model(step, dropout=0.0))
     idx = torch.randint(V, (3, length))
     if step is BIGRAM:
         wanted = F.embedding(idx, model.token_embedding.weight)
     else:
         wanted = logits_by_torch(step, model, idx)
-    logits, loss = model(idx)
+    logits, no_loss = model(idx)
     torch.testing.assert_close(logits, wanted, **EXACT)
-    assert loss is None
-
-
-def test_the_loss_is_the_mean_of_minus_log_p_of_what_comes_next(step):
-    model = shaken(small_model(step)).eval()
-    idx, targets = torch.randint(V, (2, 3, T))
-    logits, loss = model(idx, targets)
-    p = logits.exp() / logits.exp().sum(dim=-1, keepdim=True)
-    each = [-p[b, t, targets[b, t]].log() for b in range(3) for t in range(T)]
-    torch.testing.assert_close(loss, torch.stack(each).mean(), **EXACT)
-
-
-def test_step_8_is_step_7_with_its_heads_side_by_side():
-    model7, model8 = shaken(small_model(STEP7, dropout=0.0)), small_model(STEP8, dropout=0.0)
-    model8.double().load_state_dict(model7.state_dict(), strict=False)
-    for theirs, ours in zip(model7.blocks, model8.blocks, strict=True):
-        ours.attention.qkv.weight.data = queries_keys_values(theirs.attention)
-    idx, targets = torch.randint(V, (2, 3, T))
-    torch.testing.assert_close(model8(idx, targets), model7(idx, targets), **EXACT)
-
-
-@pytest.mark.parametrize("step", TRANSFORMERS)
-def test_no_logit_sees_the_future(step):
-    """In training, too, with the same activations dropped."""
-    model = shaken(small_model(step, dropout=0.2))
-    idx = torch.arange(T)[None]
-    torch.manual_seed(2)
-    before, _ = model(idx)
-    for s in range(T):
-        torch.manual_seed(2)
-        after, _ = model(idx.where(idx != s, V - 1))
-        assert torch.equal(after[:, :s], before[:, :s])
-        assert not torch.equal(after[:, s], before[:, s])
+    targets = torch.randint(V, (3, length))
+    nats = -wanted.log_softmax(dim=-1).gather(-1, targets[..., None]).mean()
+    torch.testing.assert_close(model(idx, targets)[1], nats, **EXACT)
+    assert no_loss is None
 
 
 # --- Dropout and the initial weights ---
@@ -186,3 +161,37 @@ def test_generate_yields_each_token_as_it_is_drawn_and_keeps_no_graph(step):
     for i in range(1, 10):
         assert next(sampling).shape == (1, 1)
         assert calls == [1 if step is BIGRAM else T, False] * i
+
+
+# --- Training ---
+
+
+def test_training_is_the_videos_loop(step, corpus, capsys):
+    """The same losses on the way and the same weights at the end as those of a loop of our own."""
+    settings = {"learning_rate": 3e-3, "max_iters": 8, "eval_interval": 3, "dropout": 0.1}
+    config = small_config(step, **settings)
+    ours = small_model(step, corpus.tokenizer.vocab_size, **settings)
+    theirs = copy.deepcopy(ours)
+    torch.manual_seed(7)
+    step.train(ours, corpus, config)
+
+    torch.manual_seed(7)
+    corpus = load_corpus(SAMPLE, CPU, seed=5)
+    optimizer = torch.optim.AdamW(theirs.parameters(), lr=3e-3, fused=True)
+    lines = []
+    for i in range(8):
+        if i in (0, 3, 6, 7):
+            theirs.eval()
+            train, val = (
+                torch.tensor([theirs(*corpus.batch(split, 4, 8))[1].item() for _ in range(2)])
+                for split in ("train", "val")
+            )
+            theirs.train()
+            lines.append(f"step {i}: train loss {train.mean():.4f}, val loss {val.mean():.4f}")
+        _, loss = theirs(*corpus.batch("train", 4, 8))
+        theirs.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert capsys.readouterr().out.splitlines() == lines
+    for (name, p), q in zip(ours.named_parameters(), theirs.parameters(), strict=True):
+        assert torch.equal(p, q), name

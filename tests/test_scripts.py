@@ -33,7 +33,7 @@ def losses(text):
     return [line.split(":")[0] for line in text.splitlines() if ": train loss " in line]
 
 
-@pytest.mark.parametrize("name", [name for name in FILES if name < "09"])
+@pytest.mark.parametrize("name", ["01_bigram", "07_full_gpt", "08_batched_heads"])
 def test_a_run_from_another_folder_and_the_same_text_once_more(name, tmp_path, monkeypatch, capsys):
     copy = tmp_path / "a path with spaces" / FILES[name].relative_to(ROOT)
     copy.parent.mkdir(parents=True)
