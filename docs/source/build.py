@@ -45,6 +45,17 @@ MADE_BY = {  # the results, and what in measure/ writes each; its --help says th
 }
 BESIDE = "07_full_gpt"  # its weights are a file beside the page
 BESIDE_SHAPE = {"config": {"n_head": 3, "n_layer": 6}}
+SCRIPTS = ["model", "line", "race", "typing", "write", "address"]  # of the live part, in their order
+SCRIPTS += ["inside", "table", "cell", "heads", "switches"]
+EXAMPLES = [  # lines to tap, and what the page says of each
+    ("First Citizen:", "The text that they learnt from begins with these words."),
+    ("Where is the queen?", "A question in the words of the plays. The text itself does not have it."),
+    (
+        "hello",
+        "The order breaks: the text has no “hello”, so no step has seen it, and five letters are a small sample."
+        " On the unseen text step 7 is best.",
+    ),
+]
 VIDEO = "https://www.youtube.com/watch?v=kCc8FmEb1nY"
 IN_THE_VIDEO = {  # the val loss that is said or shown there
     "01_bigram": "2.5",
@@ -80,7 +91,7 @@ def ladder(steps: list[dict], linked: bool = False) -> str:
             label = f"step {step['number']}, {step['title']}: val loss {step['val_loss']:.2f}"
             parts.append(f'<a href="#step-{step["number"]}" aria-label="{label}">')
             parts.append(f'<rect class="hit" x="0" y="{y - 20}" width="900" height="40"/>')
-        parts.append(f'<text x="8" y="{y + 5}">{step["number"]} {step["short"]}{size}</text>')
+        parts.append(f'<text x="8" y="{y + 5}">{step["number"]} {step["title"]}{size}</text>')
         parts.append(f'<circle cx="{x:.1f}" cy="{y}" r="5"/>')
         parts.append(f'<text x="440" y="{y + 5}">{step["val_loss"]:.2f}</text>')
         parts.append(f'<text class="sample" x="540" y="{y + 5}">{html.escape(sample)}</text>')
@@ -528,6 +539,7 @@ def read_steps(table: dict, results: dict, idea: Callable[[str], str]) -> list[d
             "old": old,
             "beyond": step["kind"] != "step",
             **{key: idea(step[key]) for key in TEXTS if key in step},
+            "ask": [(what, idea(text)) for what, text in step.get("ask", {}).items()],
             "why": [(what, idea(text)) for what, text in step.get("why", {}).items()],
             "lines": lines_of(step["file"]),
             "hunks": hunks_between(old["file"], step["file"]) if old else [],
@@ -601,6 +613,9 @@ def build() -> dict[Path, str]:
             gradients=gradient_bars(gradients),
             seeds=len(gradients["05_blocks"]),
             live=race,
+            scripts=[f"{name}.js" for name in SCRIPTS],
+            examples=EXAMPLES,
+            even_guess=math.log(len(race["window"]["chars"])),
             chars=len(race["window"]["chars"]),
             merges=len(chosen["merges"]),
             data=for_the_page(data),

@@ -72,6 +72,13 @@ function averages() {
   show();
 }
 
+/* Links to the scripts: beside the page in a clone, on GitHub where the page is one of GitHub Pages. */
+function linkScripts() {
+  const [, owner] = location.hostname.match(/^([\w-]+)\.github\.io$/) ?? [];
+  const top = owner ? `https://github.com/${owner}/${location.pathname.split("/")[1]}/blob/HEAD/` : "../";
+  if (owner || location.protocol === "file:") for (const link of all("a[data-file]")) link.href = top + link.dataset.file;
+}
+
 /* The navigation marks where the reader is. */
 function markNavigation() {
   const links = new Map(all("nav.steps a[href^='#']").map((link) => [link.hash.slice(1), link]));
@@ -103,7 +110,7 @@ function tokens(box, { chars, merges }) {
   const texts = [...chars];
   for (const [left, right] of merges) texts.push(texts[left] + texts[right]);
   const encode = (text, n) => (text.match(piece) ?? []).flatMap((part) => {
-    let found = [...part].map((char) => chars.indexOf(char)).filter((token) => token >= 0);
+    let found = [...part].map((char) => (chars.includes(char) ? chars.indexOf(char) : char)); // unknown: the character
     for (let i = 0; i < n; i++) { // in the order in which they were learnt
       const [left, right] = merges[i], joined = [];
       for (const token of found) {
@@ -118,11 +125,14 @@ function tokens(box, { chars, merges }) {
   const show = () => {
     const n = Number(slider.value) - chars.length;
     const found = encode(line.value, n);
-    cut.replaceChildren(...found.map((token) =>
-      make("span", { class: token < chars.length ? "one" : "joined", title: `token ${token}` }, visible(texts[token]))));
-    const length = found.map((token) => texts[token]).join("").length;
+    const known = found.filter((token) => texts[token] !== undefined), unknown = found.filter((token) => texts[token] === undefined);
+    cut.replaceChildren(...found.map((token) => (unknown.includes(token)
+      ? make("span", { class: "unknown", title: "no token" }, visible(token))
+      : make("span", { class: token < chars.length ? "one" : "joined", title: `token ${token}` }, visible(texts[token])))));
+    const length = known.map((token) => texts[token]).join("").length;
+    const without = unknown.length ? ` Not in the text, so without a token: ${[...new Set(unknown)].join(" ")}` : "";
     const last = n ? ` The last to be joined: “${visible(texts[Number(slider.value) - 1])}”.` : " Each character is a token.";
-    count.textContent = `${slider.value} tokens are known. Your ${length} characters are ${found.length} of them.${last}`;
+    count.textContent = `${slider.value} tokens are known. Your ${length} characters are ${known.length} of them.${last}${without}`;
     slider.setAttribute("aria-valuetext", count.textContent);
   };
   tokens.encode = encode;
@@ -137,5 +147,6 @@ function tokens(box, { chars, merges }) {
   for (const box of all("[data-learn]")) learner(box, data.learning[box.dataset.learn]);
   averages();
   markNavigation();
+  linkScripts();
   if ($("#token-lab")) tokens($("#token-lab"), { ...data.tokens, chars: [...data.tokens.chars] });
 }

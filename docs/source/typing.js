@@ -1,0 +1,143 @@
+// Typing, pointing at a letter, opening a step.
+"use strict";
+
+const field = $("#line"), fields = all(".mine");
+
+/* A new line, in all fields. */
+function setLine(text, told) {
+  for (const one of fields) if (one.value !== text) one.value = text;
+  const note = take(text);
+  $("#note").textContent = told ?? note;
+}
+
+/* The token in front of a place in a field. */
+function tokenBefore({ value }, place) {
+  const before = [...value.slice(0, place)].length;
+  return Math.max(0, state.spots.filter((spot) => spot < before).length - 1);
+}
+
+/* Choose a token of the line. */
+function choose(at) {
+  state.at = Math.max(0, Math.min(at, state.tokens.length - 1));
+  state.preview = null;
+}
+
+/* Show a token for as long as it is pointed at. */
+let moved = 0;
+function point(at) {
+  if (at === state.preview || writing) return;
+  state.preview = at;
+  cancelAnimationFrame(moved);
+  moved = requestAnimationFrame(draw);
+}
+
+function spotOf(target) {
+  if (!target.classList?.contains("c")) return null;
+  const i = state.spots.indexOf([...target.parentNode.children].indexOf(target));
+  return i < 0 ? null : i;
+}
+
+/* Whether a reader has just selected text, to copy it. */
+const selecting = () => !getSelection().isCollapsed && !fields.includes(document.activeElement);
+
+function chooseLetter(view, at) {
+  choose(at);
+  const own = view.item.querySelector(".mine") ?? field;
+  const place = [...own.value].slice(0, state.spots[at] + 1).join("").length;
+  own.setSelectionRange(place, place);
+  if (matchMedia("(hover: hover)").matches) own.focus({ preventScroll: true });
+  draw();
+  remember();
+}
+
+function listenToField(one) {
+  one.addEventListener("input", () => {
+    halt(true);
+    setLine(one.value);
+    choose(tokenBefore(one, one.selectionStart));
+    draw();
+    remember();
+    wake();
+  });
+  one.addEventListener("keydown", (event) => {
+    if (event.key !== "Enter" || event.isComposing) return;
+    event.preventDefault();
+    button.form.requestSubmit();
+  });
+}
+
+function listen() {
+  // A frame around what has the focus, where a key was used last and not the pointer.
+  addEventListener("keydown", () => document.body.classList.add("keys"), true);
+  addEventListener("pointerdown", () => document.body.classList.remove("keys"), true);
+  fields.forEach(listenToField);
+  document.addEventListener("selectionchange", () => {
+    const one = document.activeElement;
+    if (!fields.includes(one)) return;
+    const at = tokenBefore(one, one.selectionEnd);
+    if (at === state.at) return;
+    choose(at);
+    draw();
+    remember();
+  });
+  for (const view of [...rows, ...figures]) {
+    view.item.addEventListener("pointermove", ({ pointerType, target }) => {
+      if (pointerType === "mouse") point(spotOf(target));
+    });
+    view.item.addEventListener("pointerleave", () => point(null));
+    view.row.addEventListener("click", ({ target }) => {
+      if (selecting()) return;
+      const at = spotOf(target);
+      if (at !== null) chooseLetter(view, at);
+      else if (view.button) unfold(state.open === view.name ? null : view.name);
+    });
+  }
+  for (const example of all("[data-line]")) {
+    example.addEventListener("click", () => {
+      halt(true);
+      setLine(example.dataset.line, example.dataset.why);
+      choose(Infinity);
+      draw();
+      remember();
+      wake();
+    });
+  }
+  warm.addEventListener("input", () => {
+    warm.nextElementSibling.textContent = temperature().toFixed(1);
+    draw();
+    remember();
+    wake();
+  });
+  button.form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    if (writing) halt();
+    else write();
+  });
+  addEventListener("hashchange", arrive);
+}
+
+/* Open a row, and close the one that was open. What was clicked stays where it is. */
+function unfold(name) {
+  const to = rows.find((one) => one.name === (name ?? state.open));
+  const before = to.item.getBoundingClientRect().top;
+  state.open = name;
+  for (const { button, inside, name: own } of rows) {
+    button.setAttribute("aria-expanded", String(own === name));
+    inside.hidden = own !== name;
+    if (own !== name) inside.replaceChildren();
+  }
+  if (name === LARGE) wake(true);
+  draw();
+  remember();
+  if (name) drawInside(to);
+  scrollBy({ top: to.item.getBoundingClientRect().top - before, behavior: "instant" });
+  if (name) settle(to);
+}
+
+/* Scroll as little as shows all of a row, or its top where it is higher than the window. */
+function settle({ item }) {
+  const { top, bottom } = item.getBoundingClientRect();
+  const over = Math.min(top - 56, bottom - innerHeight + 8);
+  const by = top < 0 ? top - 56 : Math.max(0, over);
+  if (by) scrollBy({ top: by, behavior: still.matches ? "instant" : "smooth" });
+}
