@@ -45,14 +45,7 @@ MADE_BY = {  # the results, and what in measure/ writes each; its --help says th
 MAY_BE_MISSING = ("reward",)  # its picture is left out then
 BESIDE = "07_full_gpt"  # its weights are a file beside the page
 BESIDE_SHAPE = {"config": {"n_head": 3, "n_layer": 6}}
-SCRIPTS = [
-    "model",
-    "line",
-    "race",
-    "typing",
-    "write",
-    "address",
-]  # of the live part, in their order
+SCRIPTS = ["model", "line", "race", "typing", "write", "address"]  # in their order
 SCRIPTS += ["inside", "table", "cell", "heads", "switches"]
 EXAMPLES = [  # lines to tap, and what the page says of each
     ("First Citizen:", "The text that they learnt from begins with these words."),
@@ -62,8 +55,8 @@ EXAMPLES = [  # lines to tap, and what the page says of each
     ),
     (
         "hello",
-        "The order breaks: the text has no “hello”, so no step has seen it, and five letters are"
-        " a small sample. On the unseen text step 7 is best.",
+        "Here step 1 is best and step 6 worst: the text has no “hello”, and five letters are a"
+        " small sample. Over all of the unseen text step 7 is best.",
     ),
 ]
 VIDEO = "https://www.youtube.com/watch?v=kCc8FmEb1nY"

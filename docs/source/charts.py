@@ -120,7 +120,7 @@ def ladder(steps: list[dict], alone: bool = False) -> str:
         sample = max(text.split("\n")[:-1] or [text], key=len)  # the last line is cut off
         sample = sample if len(sample) <= 44 else sample[:43] + "…"
         axes.plot(x, y, "o", color=INK, markersize=10)
-        axes.text(8, y + 5, f"{step['number']} {step['short']}{size}", size=15)
+        axes.text(8, y + 5, f"{step['number']} {step['title']}{size}", size=15)
         axes.text(440, y + 5, f"{step['val_loss']:.2f}", size=15)
         axes.text(540, y + 5, sample, family="monospace", gid="sample")
         label = f"step {step['number']}, {step['title']}: val loss {step['val_loss']:.2f}"

@@ -36,7 +36,8 @@ function whichFirst(name, found, window) {
 /* The opened cell of a step: position t looks at position s. Another head or another line opens the
    largest weight of the last position, if the address asks for none. */
 function openedCell(name, h, window, weights) {
-  const cell = (state.cell[name] ??= {});
+  const passing = state.preview !== null && state.preview !== state.at; // what is pointed at opens nothing
+  const cell = passing ? {} : (state.cell[name] ??= {});
   const key = `${h} ${window}`, last = window.length - 1;
   if (cell.key !== key) {
     const [t, s] = cell.asked ?? [last, weights[last].indexOf(Math.max(...weights[last]))];
@@ -158,6 +159,8 @@ function drawTriangle(name, { weights }, window, h, cell) {
   });
   svg.append(shape("rect", { class: "pick", x: left + size * s, y: top + size * t, width: size, height: size, rx: 2 }));
   const open = (v, u) => {
+    state.preview = null;
+    const cell = openedCell(name, h, window, weights);
     cell.t = Math.max(0, Math.min(n - 1, v));
     cell.s = Math.max(0, Math.min(weights[cell.t].length - 1, u));
     cell.kept = true;

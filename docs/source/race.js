@@ -80,9 +80,10 @@ function drawLoss(view, reads) {
   output.textContent = view.mean === null ? "–" : view.mean.toFixed(2);
   row.classList.toggle("off-part", Boolean(state.off[name]));
   if (part) part.hidden = !state.off[name];
-  asleep.textContent = reads ? "" : failed ? "its weights were not found" : loading ? "loading …" : "loads 1.9 MB when you type";
+  const silent = model(name) || (reads && !failed && !loading);
+  asleep.textContent = silent ? "" : failed ? "weights not found" : loading ? "loading …" : "asleep: 1.9 MB";
   const loss = reads && state.preview !== null ? reads.losses[here()] : null;
-  aside.textContent = loss ? `${quoted(idx()[here()])} alone ${loss.toFixed(2)}` : `unseen text ${val_loss.toFixed(2)}`;
+  aside.replaceChildren(make("span", {}, loss ? `${quoted(idx()[here()])} alone ` : "unseen text "), (loss || val_loss).toFixed(2));
 }
 
 /* One scale for all bars, from 0 to 3, or to the largest where a line is harder than that. */
@@ -133,9 +134,10 @@ function draw() {
 }
 
 /* What a screen reader says once the reader pauses: one sentence for all seven. */
-let saying = 0;
+let saying = 0, touched = false;
 function announce(text) {
   clearTimeout(saying);
+  if (!touched) return; // an opened page says nothing by itself
   saying = setTimeout(() => {
     const read = rows.map(({ n, mean, guess }) => `step ${n + 1} ${mean === null ? "" : mean.toFixed(2)}, next ${guess.querySelector("code").textContent}`);
     $("#said").textContent = text ?? `Loss and likeliest next letter: ${read.join("; ")}.`;

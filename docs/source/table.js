@@ -5,8 +5,9 @@ function drawTable(view) {
   const { name, inside } = view;
   const logits = original(name).p.token_embedding.weight; // (V, V)
   const V = chars.length, key = `${idx()} ${here()}`;
-  const table = (view.table ??= newTable(logits, name));
-  const cell = (state.cell[name] ??= {});
+  const table = (view.table ??= newTable(logits, view));
+  const passing = state.preview !== null && state.preview !== state.at; // what is pointed at opens nothing
+  const cell = passing ? {} : (state.cell[name] ??= {});
   if (cell.key !== key) {
     const [t, s] = cell.asked ?? [idx()[here()], likeliest(table.probs[idx()[here()]], 1)[0][0]];
     Object.assign(cell, { key, kept: Boolean(cell.asked), asked: null, t: Math.min(t, V - 1), s: Math.min(s, V - 1) });
@@ -62,7 +63,8 @@ function drawTable(view) {
     said(`All ${V} together are ${fixed(sum, 1)}; each divided by that is its share. This is the softmax: it turns any scores into shares that add up to one.`));
 }
 
-function newTable(logits, name) {
+function newTable(logits, view) {
+  const { name } = view;
   const V = chars.length;
   const canvas = make("canvas", { width: V * 14, height: V * 14, "aria-hidden": "true" });
   const above = shape("svg", { viewBox: "0 0 455 84", "aria-hidden": "true" });
@@ -87,16 +89,19 @@ function newTable(logits, name) {
     const { kept, t, s } = state.cell[name];
     words.textContent = kept ? made.tell(t, s) : rest;
   });
-  const open = (t, s) => {
+  const open = (dt, ds, from) => {
+    state.preview = null;
+    drawTable(view); // the cell is now that of the chosen letter
+    const [t, s] = from ?? [state.cell[name].t + dt, state.cell[name].s + ds];
     Object.assign(state.cell[name], { t: (t + V) % V, s: (s + V) % V, kept: true });
     redraw(name, made.tell(state.cell[name].t, state.cell[name].s));
   };
-  canvas.addEventListener("click", (event) => open(...where(event)));
+  canvas.addEventListener("click", (event) => open(0, 0, where(event)));
   square.addEventListener("keydown", (event) => {
     const by = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key];
     if (!by) return;
     event.preventDefault();
-    open(state.cell[name].t + by[0], state.cell[name].s + by[1]);
+    open(...by);
   });
   return made;
 }

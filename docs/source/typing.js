@@ -68,8 +68,12 @@ function listenToField(one) {
 
 function listen() {
   // A frame around what has the focus, where a key was used last and not the pointer.
-  addEventListener("keydown", () => document.body.classList.add("keys"), true);
-  addEventListener("pointerdown", () => document.body.classList.remove("keys"), true);
+  const use = (keys) => () => {
+    document.body.classList.toggle("keys", keys);
+    touched = true;
+  };
+  for (const kind of ["keydown", "input"]) addEventListener(kind, use(kind === "keydown"), true);
+  addEventListener("pointerdown", use(false), true);
   fields.forEach(listenToField);
   document.addEventListener("selectionchange", () => {
     const one = document.activeElement;
