@@ -15,7 +15,7 @@ import statistics
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import FancyBboxPatch
+from matplotlib.patches import Circle, Rectangle
 
 INK, SOFT, BAR, RULE, PAPER, LOOK = "#1c1d20", "#5a5d65", "#b9bcc3", "#e3e0da", "#fdfcfa", "#2563c4"
 VARIABLES = {
@@ -63,23 +63,40 @@ def finish(figure: Figure, name: str, alone: bool = False, number: int = 0) -> s
     file = io.StringIO()
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     figure.savefig(file, format="svg", transparent=True, metadata=nothing)
-    text = re.sub(r"<!--.*?-->\s*|<metadata>.*?</metadata>\s*", "", file.getvalue(), flags=re.S)
-    text = text[text.index("<svg") :]
-    used = set(re.findall(r'(?:url\(|href=")#([^")]+)', text))
-    text = re.sub(r' id="([^"]*)"', lambda found: found[0] if found[1] in used else "", text)
-    text = re.sub(r"'DejaVu Sans Mono'[^;\"]*", "var(--mono)", text)
-    text = re.sub(r"'DejaVu Sans'[^;\"]*", "var(--sans)", text)
+    body = plain(file.getvalue())
     across, down = figure.get_size_inches() * 72
-    body = text[text.index(">") + 1 :]
-    body = re.sub(r"<g>\s*</g>\s*|^ +", "", body.strip(), flags=re.M)
     head = f'<svg viewBox="0 0 {across:.0f} {down:.0f}"'
     if alone:
-        body = body.replace("var(--mono)", "monospace").replace("var(--sans)", "sans-serif")
-        head += ' xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+        body = body.replace("var(--mono)", "monospace")
+        head += ' xmlns="http://www.w3.org/2000/svg" font-family="sans-serif"'
         return f'{head}>\n<rect width="100%" height="100%" fill="#ffffff"/>\n{body}\n'
     for colour, variable in VARIABLES.items():
         body = body.replace(colour, variable)
     return f'{head} class="{name}">\n{body}'
+
+
+def plain(text: str) -> str:
+    """What matplotlib wrote, without what a page does not need; what is left is a third."""
+    text = text[text.index(">", text.index("<svg")) + 1 :]
+    # A style for all elements would be one for all of the page.
+    unwanted = r"<!--.*?-->|<metadata>.*?</metadata>|<defs>\s*<style.*?</style>\s*</defs>"
+    text = re.sub(unwanted, "", text, flags=re.S)
+    text = re.sub(
+        r' transform="rotate\(-0 [^"]*"|text-anchor: start; |stroke-linecap: round', "", text
+    )
+    text = re.sub(r"font-family: 'DejaVu Sans Mono'[^;\"]*", "font-family: var(--mono)", text)
+    text = re.sub(r"font-family: 'DejaVu Sans'[^;\"]*; ", "", text)
+    text = re.sub(r'<g id="(sample)">', r'<g class="\1">', text)
+    used = set(re.findall(r'(?:url\(|href=")#([^")]+)', text))
+    text = re.sub(r' id="([^"]*)"', lambda found: found[0] if found[1] in used else "", text)
+    text = re.sub(r"-?\d+\.\d+", lambda number: f"{float(number[0]):.1f}", text)
+    text = re.sub(r'<path d="[^"]*" style="fill: none"/>|<g/>', "", text)  # frames, unseen
+    text = re.sub(r"\s*\n\s*", " ", text)
+    before = ""
+    while before != text:
+        before, text = text, re.sub(r"<g> *((?:(?!</?g\b).)*?) *</g>", r"\1", text)
+    text = re.sub(r'; *"', '"', text)
+    return re.sub(r"> +<", ">\n<", text).strip()
 
 
 def apart(heights: list[float], least: float) -> list[float]:
@@ -268,8 +285,7 @@ def turns(places: dict[float, list[tuple[float, float]]]) -> str:
         axes = figure.add_axes((i / 3, 0, 1 / 3, 200 / 232), xlim=(-1.3, 1.3), ylim=(-1.3, 1.3))
         axes.set_axis_off()
         axes.set_title(f"{speed:.2g} radians a position", size=13)
-        turn = [2 * math.pi * n / 90 for n in range(91)]
-        axes.plot([*map(math.cos, turn)], [*map(math.sin, turn)], color=RULE, linewidth=1)
+        axes.add_patch(Circle((0, 0), 1, facecolor="none", edgecolor=RULE))
         for t, (a, b) in enumerate(points):
             arrow = {"arrowstyle": "-|>", "shrinkA": 0, "shrinkB": 0, "linewidth": 1.5}
             arrow["color"] = INK if t else LOOK
@@ -302,12 +318,11 @@ def growing(cuts: list[tuple[int, list[str]]]) -> str:
         y, left = 38 * i + 22, 140
         axes.text(0, y + 5, f"{joins} joins" if joins else "characters", color=SOFT)
         for token in cut:
-            box = (left + 3, y - 11), wide * len(token) - 6, 22
             edge = LOOK if len(token) > 1 else BAR
-            style = {"boxstyle": "round,pad=2,rounding_size=4", "facecolor": "none"}
-            axes.add_patch(FancyBboxPatch(*box, edgecolor=edge, linewidth=1.5, **style))
-            for n, letter in enumerate(token.replace(" ", "␣")):
-                place = (left + wide * (n + 0.5), y + 5)
-                axes.text(*place, letter, family="monospace", size=15, ha="center")
+            box = Rectangle((left, y - 13), wide * len(token), 26, facecolor="none", edgecolor=edge)
+            axes.add_patch(box)
+            middle = left + wide * len(token) / 2
+            letters = token.replace(" ", "␣")
+            axes.text(middle, y + 5, letters, family="monospace", size=15, ha="center")
             left += wide * len(token) + 4
     return finish(figure, "growing")
