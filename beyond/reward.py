@@ -1,6 +1,6 @@
 """Reward: the model of exercise 2 practises sums whose answers it is not shown.
 
-New: the model learns from 200 solved sums, and then it writes 16 answers to each of 32 problems. A
+New: the model learns from 200 solved sums, and then it writes 8 answers to each of 32 problems. A
 checker says which are right. An answer better than the mean of its group becomes likelier, a worse
 one less likely. So the model learns from more problems than were solved for it. (REINFORCE with the
 group's mean as baseline; GRPO, arXiv 2402.03300, without its division by the spread, 2503.20783.)
@@ -8,6 +8,7 @@ ChatGPT, too, continues texts first, learns from answers that people wrote, and 
 But a model gives most of its rewards, a penalty (KL) keeps it near to what it was, and its answers
 are language. Its other parts here: exercise 3 trains a model once more, exercise 2 leaves questions
 out of the loss (-100), and docs/own_text.md ends a sample at an empty line.
+Expect 650 right answers to 1,000 unseen problems before the practice, and about 950 after it.
 """
 
 import argparse
@@ -41,14 +42,14 @@ class Config:
     learning_rate: float = 1e-3  # of AdamW
     solved: int = 200  # solved sums to learn from, before the practice
     max_iters: int = 400  # optimiser steps on them
-    updates: int = 400  # optimiser steps of the practice
+    updates: int = 1000  # optimiser steps of the practice
     problems: int = 32  # problems in an update
-    group_size: int = 16  # answers to each of them
-    practice_rate: float = 2e-4  # learning rate at the first update
+    group_size: int = 8  # answers to each of them
+    practice_rate: float = 4e-4  # highest learning rate of the practice
     imitate: bool = False  # learn from the right answers alone, without a baseline
     divide: bool = False  # divide by the spread of the group's rewards
     lenient: bool = False  # accept each answer whose last digit is right
-    eval_interval: int = 50  # optimiser steps between evaluations
+    eval_interval: int = 100  # optimiser steps between evaluations
     eval_iters: int = 5  # batches of each split in an evaluation
     digits: int = 3  # digits of the longest numbers in training
     extra_digits: int = 0  # how many digits more each number of the test has

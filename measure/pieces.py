@@ -8,7 +8,6 @@ the whole validation split go to measure/results/pieces.json.
 """
 
 import json
-import sys
 
 import losses
 
@@ -37,13 +36,18 @@ RESULTS = losses.RESULTS.with_name("pieces.json")
 
 def main() -> None:
     """Train each variant, and print and write its losses."""
+    parser = losses.arguments(__doc__)
+    parser.add_argument(
+        "steps", nargs="*", help=f"of {', '.join(PIECES)}; all, where none is named"
+    )
+    args = parser.parse_args()
     with losses.processes() as pool:
         jobs = {
             (step, piece): [
                 pool.submit(losses.run, step, seed, flags.split(), False, edits)
                 for seed in losses.SEEDS
             ]
-            for step in sys.argv[1:] or PIECES
+            for step in args.steps or PIECES
             for piece, (flags, edits) in PIECES[step].items()
         }
         found = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}

@@ -86,11 +86,12 @@ def run(name: str, seed: int, tuning: bool) -> dict:
     with contextlib.redirect_stdout(printed):
         model, _ = reward.main(config)
     rows.append([round(time.process_time() - began - apart, 1), count(model, corpus, test)])
-    return {"flags": RUNS[name][0], "seed": seed, "rows": rows, "printed": printed.getvalue()}
+    lines = printed.getvalue().splitlines()  # the last two have right and wrong answers
+    return {"flags": RUNS[name][0], "seed": seed, "rows": rows, "printed": lines}
 
 
 def table(runs: dict[str, list[dict]]) -> str:
-    """In Markdown: right answers before the practice and at the end, seed by seed."""
+    """In Markdown: right answers at the end, seed by seed, and the longer sums' where rewarded."""
     lines = [
         "| run | right at the end, seed by seed | mean | seconds |",
         "| --- | --- | --- | --- |",
@@ -100,6 +101,9 @@ def table(runs: dict[str, list[dict]]) -> str:
         seconds = statistics.mean(one["rows"][-1][0] for one in found)
         seeds = ", ".join(f"{right:,}" for right in rights)
         mean = f"{statistics.mean(rights):,.0f}"
+        if "--extra-digits" in RUNS[name][0]:
+            longer = ", ".join(one["printed"][-2].split()[1] for one in found)
+            seeds += f" (longer sums: {longer})"
         lines.append(f"| {RUNS[name][1]} | {seeds} | {mean} | {seconds:.0f} |")
     return "\n".join(lines)
 

@@ -366,11 +366,16 @@ def test_the_loss_of_an_even_guess_is_counted_by_characters():
 
 def test_several_models_guess_the_mean_of_their_guesses_and_each_learns_alone():
     model = make_model("ensemble", shake=0.5, n_member=3)
-    idx, targets = torch.randint(65, (2, 2, T))
+    idx, targets = torch.randint(65, (2, 3, T))
     alone = [one(idx) for one in model.members]
-    _, loss = model.train()(idx, targets)
     each = [F.cross_entropy(logits.flatten(0, 1), targets.flatten()) for logits in alone]
-    torch.testing.assert_close(loss, torch.stack(each).mean())
+    # In training a member has its row of the batch, and no gradient from another's.
+    logits, loss = model.train()(idx, targets)
+    torch.testing.assert_close(logits, torch.cat([one[i : i + 1] for i, one in enumerate(alone)]))
+    F.cross_entropy(logits[1], targets[1]).backward()
+    moved = [one.lm_head.weight.grad.any().item() for one in model.members]
+    assert moved == [False, True, False]
+    torch.testing.assert_close(loss, F.cross_entropy(logits.flatten(0, 1), targets.flatten()))
     logits, loss = model.eval()(idx, targets)
     wanted = sum(F.softmax(one, dim=-1) for one in alone) / 3
     torch.testing.assert_close(F.softmax(logits, dim=-1), wanted)

@@ -2,11 +2,15 @@
 
 import importlib
 import re
+import sys
 
 import pytest
 import torch
+from conftest import ROOT
 from torch import nn
 
+sys.path.insert(0, str(ROOT / "measure"))
+measure = importlib.import_module("reward")
 reward = importlib.import_module("beyond.reward")
 SMALL = ["--n-embd", "32", "--n-head", "2", "--n-layer", "1", "--batch-size", "32"]
 SMALL += ["--eval-iters", "1", "--device", "cpu"]
@@ -126,6 +130,17 @@ def test_the_model_learns_from_the_solved_sums_alone():
     assert not ((corpus.solved.sum(dim=1) + corpus.solved.prod(dim=1)) % 11 == 0).any()
     x, _ = corpus.batch("val", 200, config.block_size)
     assert not {tuple(row) for row in x.tolist()} & {line[:-1] for line in lines}
+
+
+def test_settings_are_chosen_with_problems_that_are_not_in_the_test():
+    config, _, _ = small("--digits", 2)
+    corpus = measure.hold_out_others(reward.Corpus)(config, torch.device("cpu"))
+    rest = {
+        split: {(a + b + a * b) % 11 for a, b in corpus.draw(split, 500).tolist()}
+        for split in ("train", "val")
+    }
+    assert rest == {"train": set(range(2, 11)), "val": {1}}
+    assert {(a + b + a * b) % 11 for a, b in corpus.solved.tolist()} <= rest["train"]
 
 
 @pytest.mark.slow

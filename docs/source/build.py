@@ -94,13 +94,15 @@ def losses(steps: list[dict]) -> str:
 
 
 def lessons_table(steps: list[dict], times: dict) -> str:
-    """The lessons with their val loss and the time of a step, in Markdown."""
-    rows = ["| lesson | the idea | val loss | ms a step |", "| --- | --- | --- | --- |"]
+    """The lessons with their val loss, the time of a step and the lines they add, in Markdown."""
+    rows = ["| lesson | the idea | val loss | ms a step | lines |", "| --- " * 5 + "|"]
     for step in steps:
         file, ms = Path(step["file"]).name, str(times["default"]["ms"][step["name"]])
         if without := times["float32"]["ms"].get(step["name"]):
             ms += f" ({without})"
-        rows.append(f"| [{file}]({file}) | {step['cause']} | {step['val_loss']:.2f} | {ms} |")
+        cells = [f"[{file}]({file})", step["cause"], f"{step['val_loss']:.2f}", ms]
+        cells.append(f"{step['added'] - step['removed']:+d}".replace("-", "−"))
+        rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows)
 
 
@@ -324,8 +326,9 @@ def build() -> dict[Path, str]:
             data=for_the_page(data),
         )
     all_losses = losses(by_kind["step"] + by_kind["lesson"])
+    lessons = lessons_table(by_kind["lesson"], times)
     tables = {
-        "lessons": lessons_table(by_kind["lesson"], times),
+        "losses": all_losses,
         "vocabularies": vocabulary_table(found["vocabulary"]),
         "race": race_table(raced),
     }
@@ -334,8 +337,8 @@ def build() -> dict[Path, str]:
         **{DOCS / page: text + "\n" for page, text in pages.items()},
         DOCS / "ladder.svg": charts.ladder(by_kind["step"], alone=True),
         DOCS / "race.svg": charts.seconds_figure(raced, alone=True),
-        readme: put_in(readme, {"losses": all_losses}),
-        beyond: put_in(beyond, tables),
+        readme: put_in(readme, tables),
+        beyond: put_in(beyond, {"lessons": lessons}),
     }
 
 

@@ -174,14 +174,23 @@ def curves(steps: list[dict]) -> str:
     return finish(figure, "curves", number=steps[-1]["number"])
 
 
+OTHERS = ("the video's code", "nanoGPT's recipe", "nanoGPT, tuned, our tokens")
+
+
 def seconds_figure(found: dict, alone: bool = False) -> str:
     """Val loss against seconds of training on the machine that raced last."""
     ms = {name: statistics.median(times) for name, times in found["times"][0]["ms"].items()}
-    who = {
-        name: [(int(n) * ms[name] / 1000, statistics.mean(seeds)) for n, seeds in rows.items()]
-        for name, rows in found["losses"].items()
-        if name in ms
-    }
+    who = {"our lessons": []} | {name: [] for name in OTHERS}
+    for name, rows in found["losses"].items():
+        row = "our lessons" if name.startswith("lesson") else name
+        if name in ms and row in who:
+            points = [
+                (int(n) * ms[name] / 1000, statistics.mean(seeds)) for n, seeds in rows.items()
+            ]
+            who[row] = sorted(who[row] + points)
+    # Of our lessons, those that no other run beats in a shorter time.
+    lows = itertools.accumulate((loss for _, loss in who["our lessons"]), min)
+    who["our lessons"] = [p for p, low in zip(who["our lessons"], lows, strict=True) if p[1] == low]
     ends = sorted(seconds for points in who.values() for seconds, _ in points)
     low = min(loss for points in who.values() for _, loss in points) - 0.05
     figure = Figure(figsize=(900 / 72, 414 / 72))
@@ -197,7 +206,7 @@ def seconds_figure(found: dict, alone: bool = False) -> str:
     axes.set_title("val loss", loc="left", x=-0.09, color=SOFT, size=15)
     places = apart([-points[-1][1] for points in who.values()], 19 * (2 - low) / 330)
     for (name, points), height in zip(who.items(), places, strict=True):
-        colour = INK if name.startswith("lesson") else SOFT
+        colour = SOFT if name in OTHERS else INK
         axes.plot(*zip(*points, strict=True), "o-", color=colour, markersize=9, clip_on=False)
         line = {"arrowstyle": "-", "color": BAR, "linewidth": 1, "shrinkA": 0, "shrinkB": 4}
         x, y = axes.transAxes.inverted().transform(axes.transData.transform((ends[-1], -height)))
