@@ -13,7 +13,7 @@ from conftest import CPU, ROOT, TABLE, load
 from common.data import TINY_SHAKESPEARE, load_corpus
 
 sys.path.insert(0, str(ROOT / "docs" / "source"))
-for package in ("jinja2", "pygments", "latex2mathml"):
+for package in ("jinja2", "pygments", "latex2mathml", "matplotlib"):
     pytest.importorskip(package, reason="needs docs/requirements.txt")
 import build  # noqa: E402
 import export  # noqa: E402
@@ -55,6 +55,18 @@ def test_a_page_needs_nothing_but_itself_and_links_stay_in_the_folder(page):
         if "=" in place:  # a moment of the race, which test_live.py opens
             continue
         assert not place or f'id="{place}"' in target.read_text(encoding="utf-8"), href
+
+
+@pytest.mark.parametrize("page", ["index.html", "beyond.html"])
+def test_pictures_follow_the_page_into_the_dark_and_leave_the_rest_of_it_alone(page):
+    text = (DOCS / page).read_text(encoding="utf-8")
+    pictures = re.findall(r"<svg viewBox.*?</svg>", text, flags=re.S)
+    assert pictures
+    for picture in pictures:
+        assert "var(--ink)" in picture
+        assert not re.search(r"#[0-9a-f]{6}\b|<style", picture)
+    places = re.findall(r' id="([^"]*)"', re.sub("<script.*?</script>", "", text, flags=re.S))
+    assert len(places) == len(set(places))
 
 
 @measured
