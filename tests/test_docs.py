@@ -57,6 +57,7 @@ def test_a_page_needs_nothing_but_itself_and_links_stay_in_the_folder(page):
         assert not place or f'id="{place}"' in target.read_text(encoding="utf-8"), href
 
 
+@measured
 @pytest.mark.parametrize("page", ["index.html", "beyond.html"])
 def test_pictures_follow_the_page_into_the_dark_and_leave_the_rest_of_it_alone(page):
     text = (DOCS / page).read_text(encoding="utf-8")
@@ -65,6 +66,10 @@ def test_pictures_follow_the_page_into_the_dark_and_leave_the_rest_of_it_alone(p
     for picture in pictures:
         assert "var(--ink)" in picture
         assert not re.search(r"#[0-9a-f]{6}\b|<style", picture)
+        # Coordinates are rounded, and what a reader reads is not.
+        assert not re.search(r'="[^"]*\d\.\d\d', picture)
+    losses = [f">{RESULTS[name]['val_loss']:.2f}<" for name in VIDEO]
+    assert page != "index.html" or all(loss in pictures[0] for loss in losses)
     places = re.findall(r' id="([^"]*)"', re.sub("<script.*?</script>", "", text, flags=re.S))
     assert len(places) == len(set(places))
 

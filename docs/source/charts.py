@@ -76,27 +76,31 @@ def finish(figure: Figure, name: str, alone: bool = False, number: int = 0) -> s
 
 
 def plain(text: str) -> str:
-    """What matplotlib wrote, without what a page does not need; what is left is a third."""
+    """What matplotlib wrote, without what a page does not need; about half is left."""
     text = text[text.index(">", text.index("<svg")) + 1 :]
     # A style for all elements would be one for all of the page.
     unwanted = r"<!--.*?-->|<metadata>.*?</metadata>|<defs>\s*<style.*?</style>\s*</defs>"
     text = re.sub(unwanted, "", text, flags=re.S)
-    text = re.sub(
-        r' transform="rotate\(-0 [^"]*"|text-anchor: start; |stroke-linecap: round', "", text
-    )
-    text = re.sub(r"font-family: 'DejaVu Sans Mono'[^;\"]*", "font-family: var(--mono)", text)
-    text = re.sub(r"font-family: 'DejaVu Sans'[^;\"]*; ", "", text)
     text = re.sub(r'<g id="(sample)">', r'<g class="\1">', text)
     used = set(re.findall(r'(?:url\(|href=")#([^")]+)', text))
-    text = re.sub(r' id="([^"]*)"', lambda found: found[0] if found[1] in used else "", text)
-    text = re.sub(r"-?\d+\.\d+", lambda number: f"{float(number[0]):.1f}", text)
+    shorter = {  # inside of tags alone: the text of a picture stays as it is
+        r"\s+": " ",
+        r' transform="rotate\(-0 [^"]*"|text-anchor: start; |stroke-linecap: round|xlink:(?=href)': "",
+        r"font-family: 'DejaVu Sans Mono'[^;\"]*": "font-family: var(--mono)",
+        r"font-family: 'DejaVu Sans'[^;\"]*; ": "",
+        r'(?: |; )*"(?=[ />])': '"',
+        r' id="([^"]*)"': lambda found: found[0] if found[1] in used else "",
+        r"-?\d+\.\d+": lambda number: f"{float(number[0]):.1f}",
+    }
+    tags = re.split(r"(<[^>]*>)", text)
+    for old, new in shorter.items():
+        tags[1::2] = [re.sub(old, new, tag) for tag in tags[1::2]]
+    text = "".join(tag for tag in tags if tag.strip())
     text = re.sub(r'<path d="[^"]*" style="fill: none"/>|<g/>', "", text)  # frames, unseen
-    text = re.sub(r"\s*\n\s*", " ", text)
     before = ""
     while before != text:
-        before, text = text, re.sub(r"<g> *((?:(?!</?g\b).)*?) *</g>", r"\1", text)
-    text = re.sub(r'; *"', '"', text)
-    return re.sub(r"> +<", ">\n<", text).strip()
+        before, text = text, re.sub(r"<g>((?:(?!</?g\b).)*?)</g>", r"\1", text, flags=re.S)
+    return text.replace("><", ">\n<").strip()
 
 
 def apart(heights: list[float], least: float) -> list[float]:
@@ -203,7 +207,7 @@ def seconds_figure(found: dict, alone: bool = False) -> str:
     axes.minorticks_off()
     axes.tick_params(labelsize=15)
     axes.set_xlabel("seconds", color=SOFT, size=15)
-    axes.set_title("val loss", loc="left", x=-0.09, color=SOFT, size=15)
+    axes.set_title("val loss", loc="left", x=-0.09, color=SOFT, size=15, pad=12)
     places = apart([-points[-1][1] for points in who.values()], 19 * (2 - low) / 330)
     for (name, points), height in zip(who.items(), places, strict=True):
         colour = SOFT if name in OTHERS else INK
@@ -244,13 +248,13 @@ def pieces(before: dict, found: dict) -> str:
 
 def right_answers(runs: dict[str, list[dict]]) -> str:
     """Right answers against seconds for the runs of beyond/reward.py, a line for each seed."""
-    figure = Figure(figsize=(640 / 72, 300 / 72))
+    figure = Figure(figsize=(680 / 72, 300 / 72))
     axes = plot(figure, 40, 30, 390, 220)
     shown = [name for name in ANSWERS if name in runs]
     last = max(one["rows"][-1][0] for name in shown for one in runs[name])
     axes.set(xlim=(0, last), ylim=(0, 1000), yticks=range(0, 1001, 250))
     axes.set_xlabel("seconds of one core", color=SOFT, size=11)
-    axes.set_title("right answers of 1,000", loc="left", x=-0.09, color=SOFT, size=11)
+    axes.set_title("right answers of 1,000", loc="left", x=-0.09, color=SOFT, size=11, pad=12)
     means = [statistics.mean(one["rows"][-1][1] for one in runs[name]) for name in shown]
     ends = apart([-mean for mean in means], 18 * 1000 / 220)
     for name, mean, height in zip(shown, means, ends, strict=True):
@@ -289,11 +293,11 @@ def gradient_bars(gradients: dict) -> str:
 
 def turns(places: dict[float, list[tuple[float, float]]]) -> str:
     """Pairs of features as arrows, at one position after the other; the key is a pair's speed."""
-    figure = Figure(figsize=(600 / 72, 232 / 72))
+    figure = Figure(figsize=(430 / 72, 172 / 72))
     for i, (speed, points) in enumerate(places.items()):
-        axes = figure.add_axes((i / 3, 0, 1 / 3, 200 / 232), xlim=(-1.3, 1.3), ylim=(-1.3, 1.3))
+        axes = figure.add_axes((i / 3, 0, 1 / 3, 143 / 172), xlim=(-1.3, 1.3), ylim=(-1.3, 1.3))
         axes.set_axis_off()
-        axes.set_title(f"{speed:.2g} radians a position", size=13)
+        axes.set_title(f"{speed:.2g} radians a position", size=11)
         axes.add_patch(Circle((0, 0), 1, facecolor="none", edgecolor=RULE))
         for t, (a, b) in enumerate(points):
             arrow = {"arrowstyle": "-|>", "shrinkA": 0, "shrinkB": 0, "linewidth": 1.5}
