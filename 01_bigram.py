@@ -1,9 +1,10 @@
 """Step 1, bigram: predict the next character from the current one alone.
 
-The model is a table of V x V numbers: row i scores each character that may follow character i.
+The model is a table of 65 x 65 numbers, since the text has 65 different characters (V = 65). Row i
+has a score for each character that may follow character i.
 Video: 0:22:11, https://www.youtube.com/watch?v=kCc8FmEb1nY&t=1331s
-Expect a val loss near 2.49. An even guess among all 65 characters has ln(65) = 4.17. The run starts
-above that, at 4.72: the table begins with random numbers, so the model is wrong with confidence.
+Expect a val loss near 2.49. An even guess among 65 characters has a loss of ln(65) = 4.17. The run
+starts above that, at 4.72: its table is random, and a random guess is worse than an even one.
 Try --max-iters 10000: 2.49 again, since one character tells no more about the next.
 """
 
@@ -30,7 +31,7 @@ class Config:
 
     batch_size: int = 32  # sequences in a batch (B)
     block_size: int = 8  # longest context in characters (T)
-    learning_rate: float = 1e-2  # of AdamW
+    learning_rate: float = 1e-2  # of AdamW: how far a step moves each weight
     max_iters: int = 3000  # optimiser steps
     eval_interval: int = 300  # optimiser steps between evaluations
     eval_iters: int = 200  # batches of each split in an evaluation
@@ -49,7 +50,7 @@ class LanguageModel(nn.Module):
         self.token_embedding = nn.Embedding(vocab_size, vocab_size)
 
     def forward(self, idx: Tensor, targets: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """Logits (B, T, V) of what follows, and their mean loss in nats: None without targets."""
+        """Logits (B, T, V) of the next token, and the mean loss in nats (None without targets)."""
         logits = self.token_embedding(idx)  # (B, T, V)
         if targets is None:
             return logits, None
@@ -59,7 +60,7 @@ class LanguageModel(nn.Module):
 
     @torch.no_grad()
     def generate(self, idx: Tensor, max_new_tokens: int) -> Iterator[Tensor]:
-        """Continue idx (B, T) in evaluation mode, yielding each next character (B, 1) as drawn."""
+        """Continue the tokens idx (B, T), and yield each next token (B, 1) when it is drawn."""
         self.eval()
         for _ in range(max_new_tokens):
             idx = idx[:, -1:]  # (B, 1), all that a bigram looks at
@@ -104,14 +105,14 @@ def train(model: nn.Module, corpus: Corpus, config: Config) -> None:
 
 
 def main(config: Config) -> tuple[nn.Module, Corpus]:
-    """Train a model from scratch, print what it writes after the prompt, and return both."""
-    # Tensors this small gain nothing from a second thread, and lose much beside another program.
+    """Train a model, print what it writes after the prompt, and return the model and the corpus."""
+    # These tensors are small: more threads gain nothing, and cost much time beside other programs.
     torch.set_num_threads(1)
     torch.manual_seed(config.seed)
     device = select_device(config.device)
     corpus = load_corpus(config.data, device, config.seed)
     tokenizer = corpus.tokenizer
-    # A model can only continue: without a prompt, it continues the first of chars, a line end.
+    # A model can only continue a text. Without a prompt it continues chars[0], here a line end.
     idx = torch.tensor([tokenizer.encode(config.prompt or tokenizer.chars[0])], device=device)
     model = LanguageModel(config, tokenizer.vocab_size).to(device)
     parameters = sum(p.numel() for p in model.parameters())

@@ -1,8 +1,8 @@
 """Step 2, self-attention: each position takes an average of itself and those before it.
 
-New: characters and positions become vectors (video 1:00:18), and a head of causal attention
-(1:02:00) chooses the weights of the average from the text. It joins the network at 1:19:11,
-https://www.youtube.com/watch?v=kCc8FmEb1nY&t=4751s
+New: characters and positions become vectors (video 1:00:18). A head of causal attention, which sees
+only the past, computes the weights of the average from the text (1:02:00). The video puts the head
+into the network at 1:19:11, https://www.youtube.com/watch?v=kCc8FmEb1nY&t=4751s
 The video lowers the learning rate and trains for longer; with the rate of step 1 we had 2.42.
 Expect a val loss near 2.40, down from 2.49: the model sees more than one character.
 Try --block-size 32: 2.39, since one head makes little use of a longer context.
@@ -48,21 +48,21 @@ class Head(nn.Module):
 
     def __init__(self, config: Config, head_size: int) -> None:
         super().__init__()
-        # Three roles, three projections: what a position looks for, how it is found, what it gives.
+        # query: what a position looks for; key: how others find it; value: what it hands over.
         self.query = nn.Linear(config.n_embd, head_size, bias=False)
         self.key = nn.Linear(config.n_embd, head_size, bias=False)
         self.value = nn.Linear(config.n_embd, head_size, bias=False)
-        # A buffer is no weight: it goes to the device with the model and is never trained.
+        # A buffer is not a weight: it moves to the device with the model, and is not trained.
         self.register_buffer("tril", torch.tril(torch.ones(config.block_size, config.block_size)))
 
     def forward(self, x: Tensor) -> Tensor:
         T = x.shape[1]
         q, k, v = self.query(x), self.key(x), self.value(x)  # (B, T, head_size) each
         scores = q @ k.transpose(-2, -1)  # (B, T, T), how well each query fits each key
-        # A sum of head_size products has head_size times their variance. Without the root below,
-        # softmax of such large scores picks a single position, and the others get no gradient.
+        # A score sums head_size products, so its variance grows with head_size. Without this root,
+        # softmax would give nearly all weight to one position, and the others almost no gradient.
         scores = scores * k.shape[-1] ** -0.5
-        # Position t has to predict what comes at t+1, so it must not see it: exp(-inf) is 0.
+        # Position t has to predict t+1, so later positions get the weight 0, which is exp(-inf).
         scores = scores.masked_fill(self.tril[:T, :T] == 0, float("-inf"))
         weights = F.softmax(scores, dim=-1)  # (B, T, T), each row sums to 1
         return weights @ v  # (B, T, head_size), an average of values
@@ -80,7 +80,7 @@ class LanguageModel(nn.Module):
         self.lm_head = nn.Linear(config.n_embd, vocab_size)
 
     def forward(self, idx: Tensor, targets: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """Logits (B, T, V) of what follows, and their mean loss in nats: None without targets."""
+        """Logits (B, T, V) of the next token, and the mean loss in nats (None without targets)."""
         # Attention by itself ignores the order, so each position adds a vector of its own.
         positions = torch.arange(idx.shape[1], device=idx.device)  # (T,)
         x = self.token_embedding(idx) + self.position_embedding(positions)  # (B, T, C) + (T, C)
@@ -94,7 +94,7 @@ class LanguageModel(nn.Module):
 
     @torch.no_grad()
     def generate(self, idx: Tensor, max_new_tokens: int) -> Iterator[Tensor]:
-        """Continue idx (B, T) in evaluation mode, yielding each next character (B, 1) as drawn."""
+        """Continue the tokens idx (B, T), and yield each next token (B, 1) when it is drawn."""
         self.eval()
         for _ in range(max_new_tokens):
             idx = idx[:, -self.block_size :]  # (B, T), as far back as there are positions
@@ -139,14 +139,14 @@ def train(model: nn.Module, corpus: Corpus, config: Config) -> None:
 
 
 def main(config: Config) -> tuple[nn.Module, Corpus]:
-    """Train a model from scratch, print what it writes after the prompt, and return both."""
-    # Tensors this small gain nothing from a second thread, and lose much beside another program.
+    """Train a model, print what it writes after the prompt, and return the model and the corpus."""
+    # These tensors are small: more threads gain nothing, and cost much time beside other programs.
     torch.set_num_threads(1)
     torch.manual_seed(config.seed)
     device = select_device(config.device)
     corpus = load_corpus(config.data, device, config.seed)
     tokenizer = corpus.tokenizer
-    # A model can only continue: without a prompt, it continues the first of chars, a line end.
+    # A model can only continue a text. Without a prompt it continues chars[0], here a line end.
     idx = torch.tensor([tokenizer.encode(config.prompt or tokenizer.chars[0])], device=device)
     model = LanguageModel(config, tokenizer.vocab_size).to(device)
     parameters = sum(p.numel() for p in model.parameters())

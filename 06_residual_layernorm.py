@@ -1,12 +1,12 @@
 """Step 6, residual connections and layer norm: now more depth lowers the loss.
 
-New, all of it in the video: each sub-layer adds to x instead of replacing it (1:28:00, arXiv
-1512.03385), and ends in a projection; the feed-forward layer is four times as wide inside; layer
-norm stands before each sub-layer (1:32:51, arXiv 1607.06450), as in GPT-2. The paper of 2017 has it
-after the sub-layer.
+New, all of it in the video: residual connections, which add what a sub-layer (attention or
+feed-forward) gives to x (1:28:00, arXiv 1512.03385); a projection, which is a linear layer at the
+end of each sub-layer; four times the width inside the feed-forward layer; layer norm before each
+sub-layer and before lm_head (1:32:51, arXiv 1607.06450).
 Video: 1:28:00, https://www.youtube.com/watch?v=kCc8FmEb1nY&t=5280s
-Expect a val loss near 2.07, down from 2.33. Added one after the other, the four pieces gave 2.16,
-2.13, 2.09 and 2.07: the residual connections gave most.
+Expect a val loss near 2.07, down from 2.33. Added in this order, the four pieces gave 2.16, 2.13,
+2.09 and 2.07, so the residual connections helped most.
 Try --n-layer 6: 2.04, so twice as many blocks now help.
 """
 
@@ -52,21 +52,21 @@ class Head(nn.Module):
 
     def __init__(self, config: Config, head_size: int) -> None:
         super().__init__()
-        # Three roles, three projections: what a position looks for, how it is found, what it gives.
+        # query: what a position looks for; key: how others find it; value: what it hands over.
         self.query = nn.Linear(config.n_embd, head_size, bias=False)
         self.key = nn.Linear(config.n_embd, head_size, bias=False)
         self.value = nn.Linear(config.n_embd, head_size, bias=False)
-        # A buffer is no weight: it goes to the device with the model and is never trained.
+        # A buffer is not a weight: it moves to the device with the model, and is not trained.
         self.register_buffer("tril", torch.tril(torch.ones(config.block_size, config.block_size)))
 
     def forward(self, x: Tensor) -> Tensor:
         T = x.shape[1]
         q, k, v = self.query(x), self.key(x), self.value(x)  # (B, T, head_size) each
         scores = q @ k.transpose(-2, -1)  # (B, T, T), how well each query fits each key
-        # A sum of head_size products has head_size times their variance. Without the root below,
-        # softmax of such large scores picks a single position, and the others get no gradient.
+        # A score sums head_size products, so its variance grows with head_size. Without this root,
+        # softmax would give nearly all weight to one position, and the others almost no gradient.
         scores = scores * k.shape[-1] ** -0.5
-        # Position t has to predict what comes at t+1, so it must not see it: exp(-inf) is 0.
+        # Position t has to predict t+1, so later positions get the weight 0, which is exp(-inf).
         scores = scores.masked_fill(self.tril[:T, :T] == 0, float("-inf"))
         weights = F.softmax(scores, dim=-1)  # (B, T, T), each row sums to 1
         return weights @ v  # (B, T, head_size), an average of values
@@ -90,7 +90,7 @@ class MultiHeadAttention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Each position transformed on its own, (B, T, C) to (B, T, C); 1706.03762, section 3.3."""
+    """The same network at each position, (B, T, C) to (B, T, C); 1706.03762, section 3.3."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -111,12 +111,13 @@ class Block(nn.Module):
         super().__init__()
         self.attention = MultiHeadAttention(config)
         self.feed_forward = FeedForward(config)
-        # So that a sub-layer finds inputs of one scale, each vector gets mean 0 and variance 1.
+        # Each vector gets mean 0 and variance 1, and then a learnt scale and shift, so that the
+        # inputs of all sub-layers have one size.
         self.norm1 = nn.LayerNorm(config.n_embd)
         self.norm2 = nn.LayerNorm(config.n_embd)
 
     def forward(self, x: Tensor) -> Tensor:
-        # A sum passes the gradient on whole, so it reaches the first block through all the others.
+        # The gradient of x + f(x) reaches x unchanged, so the first block gets its full gradient.
         x = x + self.attention(self.norm1(x))  # (B, T, C)
         x = x + self.feed_forward(self.norm2(x))  # (B, T, C)
         return x
@@ -135,7 +136,7 @@ class LanguageModel(nn.Module):
         self.lm_head = nn.Linear(config.n_embd, vocab_size)
 
     def forward(self, idx: Tensor, targets: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """Logits (B, T, V) of what follows, and their mean loss in nats: None without targets."""
+        """Logits (B, T, V) of the next token, and the mean loss in nats (None without targets)."""
         # Attention by itself ignores the order, so each position adds a vector of its own.
         positions = torch.arange(idx.shape[1], device=idx.device)  # (T,)
         x = self.token_embedding(idx) + self.position_embedding(positions)  # (B, T, C) + (T, C)
@@ -149,7 +150,7 @@ class LanguageModel(nn.Module):
 
     @torch.no_grad()
     def generate(self, idx: Tensor, max_new_tokens: int) -> Iterator[Tensor]:
-        """Continue idx (B, T) in evaluation mode, yielding each next character (B, 1) as drawn."""
+        """Continue the tokens idx (B, T), and yield each next token (B, 1) when it is drawn."""
         self.eval()
         for _ in range(max_new_tokens):
             idx = idx[:, -self.block_size :]  # (B, T), as far back as there are positions
@@ -194,14 +195,14 @@ def train(model: nn.Module, corpus: Corpus, config: Config) -> None:
 
 
 def main(config: Config) -> tuple[nn.Module, Corpus]:
-    """Train a model from scratch, print what it writes after the prompt, and return both."""
-    # Tensors this small gain nothing from a second thread, and lose much beside another program.
+    """Train a model, print what it writes after the prompt, and return the model and the corpus."""
+    # These tensors are small: more threads gain nothing, and cost much time beside other programs.
     torch.set_num_threads(1)
     torch.manual_seed(config.seed)
     device = select_device(config.device)
     corpus = load_corpus(config.data, device, config.seed)
     tokenizer = corpus.tokenizer
-    # A model can only continue: without a prompt, it continues the first of chars, a line end.
+    # A model can only continue a text. Without a prompt it continues chars[0], here a line end.
     idx = torch.tensor([tokenizer.encode(config.prompt or tokenizer.chars[0])], device=device)
     model = LanguageModel(config, tokenizer.vocab_size).to(device)
     parameters = sum(p.numel() for p in model.parameters())

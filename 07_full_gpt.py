@@ -1,12 +1,13 @@
 """Step 7, the full GPT: the network of step 6 in the video's size, six layers of six heads.
 
 New: dropout (arXiv 1207.0580) against over-fitting; small initial weights, which are in the video's
-repository and not in the video; a second thread, which pays from this size on; two sizes.
+repository and not in the video; all CPU threads, since the tensors are larger; and two sizes, full
+and laptop, so that a CPU can train this step, too.
 Video: 1:37:49, https://www.youtube.com/watch?v=kCc8FmEb1nY&t=5869s
 Expect a val loss near 1.80 at the laptop size. We did not run the full size; the video's figure for
 it is 1.48.
-Try --dropout 0.2: 1.92 at the laptop size. So small a network does not over-fit in 2,000 steps, and
-dropout only hinders it; the full size is where it helps, in the video.
+Try --dropout 0.2: 1.92 at the laptop size. This small network does not over-fit in 2,000 steps, so
+dropout only slows its training. The video uses dropout at the full size.
 """
 
 import argparse
@@ -69,11 +70,11 @@ class Head(nn.Module):
 
     def __init__(self, config: Config, head_size: int) -> None:
         super().__init__()
-        # Three roles, three projections: what a position looks for, how it is found, what it gives.
+        # query: what a position looks for; key: how others find it; value: what it hands over.
         self.query = nn.Linear(config.n_embd, head_size, bias=False)
         self.key = nn.Linear(config.n_embd, head_size, bias=False)
         self.value = nn.Linear(config.n_embd, head_size, bias=False)
-        # A buffer is no weight: it goes to the device with the model and is never trained.
+        # A buffer is not a weight: it moves to the device with the model, and is not trained.
         self.register_buffer("tril", torch.tril(torch.ones(config.block_size, config.block_size)))
         # So that the model relies on no single number, training sets a random share of them to 0.
         self.dropout = nn.Dropout(config.dropout)
@@ -82,10 +83,10 @@ class Head(nn.Module):
         T = x.shape[1]
         q, k, v = self.query(x), self.key(x), self.value(x)  # (B, T, head_size) each
         scores = q @ k.transpose(-2, -1)  # (B, T, T), how well each query fits each key
-        # A sum of head_size products has head_size times their variance. Without the root below,
-        # softmax of such large scores picks a single position, and the others get no gradient.
+        # A score sums head_size products, so its variance grows with head_size. Without this root,
+        # softmax would give nearly all weight to one position, and the others almost no gradient.
         scores = scores * k.shape[-1] ** -0.5
-        # Position t has to predict what comes at t+1, so it must not see it: exp(-inf) is 0.
+        # Position t has to predict t+1, so later positions get the weight 0, which is exp(-inf).
         scores = scores.masked_fill(self.tril[:T, :T] == 0, float("-inf"))
         weights = F.softmax(scores, dim=-1)  # (B, T, T), each row sums to 1
         return self.dropout(weights) @ v  # (B, T, head_size), an average of values
@@ -110,7 +111,7 @@ class MultiHeadAttention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Each position transformed on its own, (B, T, C) to (B, T, C); 1706.03762, section 3.3."""
+    """The same network at each position, (B, T, C) to (B, T, C); 1706.03762, section 3.3."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -132,12 +133,13 @@ class Block(nn.Module):
         super().__init__()
         self.attention = MultiHeadAttention(config)
         self.feed_forward = FeedForward(config)
-        # So that a sub-layer finds inputs of one scale, each vector gets mean 0 and variance 1.
+        # Each vector gets mean 0 and variance 1, and then a learnt scale and shift, so that the
+        # inputs of all sub-layers have one size.
         self.norm1 = nn.LayerNorm(config.n_embd)
         self.norm2 = nn.LayerNorm(config.n_embd)
 
     def forward(self, x: Tensor) -> Tensor:
-        # A sum passes the gradient on whole, so it reaches the first block through all the others.
+        # The gradient of x + f(x) reaches x unchanged, so the first block gets its full gradient.
         x = x + self.attention(self.norm1(x))  # (B, T, C)
         x = x + self.feed_forward(self.norm2(x))  # (B, T, C)
         return x
@@ -162,7 +164,7 @@ class LanguageModel(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def forward(self, idx: Tensor, targets: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """Logits (B, T, V) of what follows, and their mean loss in nats: None without targets."""
+        """Logits (B, T, V) of the next token, and the mean loss in nats (None without targets)."""
         # Attention by itself ignores the order, so each position adds a vector of its own.
         positions = torch.arange(idx.shape[1], device=idx.device)  # (T,)
         x = self.token_embedding(idx) + self.position_embedding(positions)  # (B, T, C) + (T, C)
@@ -176,7 +178,7 @@ class LanguageModel(nn.Module):
 
     @torch.no_grad()
     def generate(self, idx: Tensor, max_new_tokens: int) -> Iterator[Tensor]:
-        """Continue idx (B, T) in evaluation mode, yielding each next character (B, 1) as drawn."""
+        """Continue the tokens idx (B, T), and yield each next token (B, 1) when it is drawn."""
         self.eval()
         for _ in range(max_new_tokens):
             idx = idx[:, -self.block_size :]  # (B, T), as far back as there are positions
@@ -221,12 +223,12 @@ def train(model: nn.Module, corpus: Corpus, config: Config) -> None:
 
 
 def main(config: Config) -> tuple[nn.Module, Corpus]:
-    """Train a model from scratch, print what it writes after the prompt, and return both."""
+    """Train a model, print what it writes after the prompt, and return the model and the corpus."""
     torch.manual_seed(config.seed)
     device = select_device(config.device)
     corpus = load_corpus(config.data, device, config.seed)
     tokenizer = corpus.tokenizer
-    # A model can only continue: without a prompt, it continues the first of chars, a line end.
+    # A model can only continue a text. Without a prompt it continues chars[0], here a line end.
     idx = torch.tensor([tokenizer.encode(config.prompt or tokenizer.chars[0])], device=device)
     model = LanguageModel(config, tokenizer.vocab_size).to(device)
     parameters = sum(p.numel() for p in model.parameters())
@@ -245,14 +247,14 @@ def main(config: Config) -> tuple[nn.Module, Corpus]:
 
 
 def parse_args(argv: list[str] | None = None) -> Config:
-    """The settings of a size, with what the command line asks for in their place."""
+    """The settings of a size; what the command line gives replaces them."""
     full, laptop = vars(SIZES["full"]), vars(SIZES["laptop"])
     smaller = {name: value for name, value in laptop.items() if value != full[name]}
     parser = argparse.ArgumentParser(
         description=__doc__,
         epilog=f"{inspect.getsource(Config)}\nThe laptop size: {smaller}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        argument_default=argparse.SUPPRESS,
+        argument_default=argparse.SUPPRESS,  # the result has the given flags alone
     )
     for field in dataclasses.fields(Config):
         flag = "--" + field.name.replace("_", "-")

@@ -4,7 +4,7 @@ New: queries and keys are turned by angles that grow with their position (arXiv 
 of a position embedding. A score then depends on the query, the key and the distance between them,
 not on where they stand: what the model learns at one place holds at every place.
 Expect a val loss near EXP11, down from EXP10.
-Try --block-size 16: TRY11 with a quarter of the context.
+Try --block-size 16 --batch-size 64: TRY11, with a quarter of the context and as much text a step.
 """
 
 import argparse
@@ -67,7 +67,7 @@ class Rotary(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         T = x.shape[2]
         cos, sin = self.cos[:T], self.sin[:T]  # (T, head_size / 2)
-        # The same feature of both halves is a pair: a point in the plane, which is turned.
+        # Feature i of the first half and feature i of the second half are a point in the plane.
         a, b = x.chunk(2, dim=-1)  # (B, n_head, T, head_size / 2) each
         return torch.cat((a * cos - b * sin, a * sin + b * cos), dim=-1)
 
@@ -85,7 +85,7 @@ class MultiHeadAttention(nn.Module):
         self.qkv = nn.Linear(config.n_embd, 3 * config.n_embd, bias=False)
         self.rotary = Rotary(config)
         self.proj = nn.Linear(config.n_embd, config.n_embd)
-        # A buffer is no weight: it goes to the device with the model and is never trained.
+        # A buffer is not a weight: it moves to the device with the model, and is not trained.
         self.register_buffer("tril", torch.tril(torch.ones(config.block_size, config.block_size)))
         # So that the model relies on no single number, training sets a random share of them to 0.
         self.dropout = nn.Dropout(config.dropout)
@@ -100,10 +100,10 @@ class MultiHeadAttention(nn.Module):
         # A turned query times a turned key depends on their distance, not on where the two stand.
         q, k = self.rotary(q), self.rotary(k)
         scores = q @ k.transpose(-2, -1)  # (B, n_head, T, T), how well each query fits each key
-        # A sum of head_size products has head_size times their variance. Without the root below,
-        # softmax of such large scores picks a single position, and the others get no gradient.
+        # A score sums head_size products, so its variance grows with head_size. Without this root,
+        # softmax would give nearly all weight to one position, and the others almost no gradient.
         scores = scores * k.shape[-1] ** -0.5
-        # Position t has to predict what comes at t+1, so it must not see it: exp(-inf) is 0.
+        # Position t has to predict t+1, so later positions get the weight 0, which is exp(-inf).
         scores = scores.masked_fill(self.tril[:T, :T] == 0, float("-inf"))
         weights = F.softmax(scores, dim=-1)  # (B, n_head, T, T), each row sums to 1
         x = self.dropout(weights) @ v  # (B, n_head, T, head_size), an average of values
@@ -112,7 +112,7 @@ class MultiHeadAttention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Each position transformed on its own, (B, T, C) to (B, T, C); 1706.03762, section 3.3."""
+    """The same network at each position, (B, T, C) to (B, T, C); 1706.03762, section 3.3."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -134,12 +134,13 @@ class Block(nn.Module):
         super().__init__()
         self.attention = MultiHeadAttention(config)
         self.feed_forward = FeedForward(config)
-        # So that a sub-layer finds inputs of one scale, each vector gets mean 0 and variance 1.
+        # Each vector gets mean 0 and variance 1, and then a learnt scale and shift, so that the
+        # inputs of all sub-layers have one size.
         self.norm1 = nn.LayerNorm(config.n_embd)
         self.norm2 = nn.LayerNorm(config.n_embd)
 
     def forward(self, x: Tensor) -> Tensor:
-        # A sum passes the gradient on whole, so it reaches the first block through all the others.
+        # The gradient of x + f(x) reaches x unchanged, so the first block gets its full gradient.
         x = x + self.attention(self.norm1(x))  # (B, T, C)
         x = x + self.feed_forward(self.norm2(x))  # (B, T, C)
         return x
@@ -163,7 +164,7 @@ class LanguageModel(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def forward(self, idx: Tensor, targets: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """Logits (B, T, V) of what follows, and their mean loss in nats: None without targets."""
+        """Logits (B, T, V) of the next token, and the mean loss in nats (None without targets)."""
         x = self.token_embedding(idx)  # (B, T, C)
         x = self.blocks(x)  # (B, T, C)
         logits = self.lm_head(self.norm(x))  # (B, T, V)
@@ -175,7 +176,7 @@ class LanguageModel(nn.Module):
 
     @torch.no_grad()
     def generate(self, idx: Tensor, max_new_tokens: int) -> Iterator[Tensor]:
-        """Continue idx (B, T) in evaluation mode, yielding each next character (B, 1) as drawn."""
+        """Continue the tokens idx (B, T), and yield each next token (B, 1) when it is drawn."""
         self.eval()
         for _ in range(max_new_tokens):
             idx = idx[:, -self.block_size :]  # (B, T), as far back as there are positions
@@ -218,7 +219,7 @@ def estimate_loss(model: nn.Module, corpus: Corpus, config: Config) -> dict[str,
 
 
 def learning_rate_at(step: int, config: Config) -> float:
-    """The learning rate of a step: it rises in the warm-up, then falls in a line to zero."""
+    """The learning rate of a step: it rises in the warm-up, then falls straight to zero."""
     # The averages in AdamW hold few gradients in the first steps, so these steps are small.
     if step < config.warmup_iters:
         return config.learning_rate * (step + 1) / config.warmup_iters
@@ -248,12 +249,12 @@ def train(model: nn.Module, corpus: Corpus, config: Config) -> None:
 
 
 def main(config: Config) -> tuple[nn.Module, Corpus]:
-    """Train a model from scratch, print what it writes after the prompt, and return both."""
+    """Train a model, print what it writes after the prompt, and return the model and the corpus."""
     torch.manual_seed(config.seed)
     device = select_device(config.device)
     corpus = load_corpus(config.data, device, config.seed)
     tokenizer = corpus.tokenizer
-    # A model can only continue: without a prompt, it continues the first of chars, a line end.
+    # A model can only continue a text. Without a prompt it continues chars[0], here a line end.
     idx = torch.tensor([tokenizer.encode(config.prompt or tokenizer.chars[0])], device=device)
     model = LanguageModel(config, tokenizer.vocab_size).to(device)
     parameters = sum(p.numel() for p in model.parameters())

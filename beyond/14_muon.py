@@ -1,11 +1,12 @@
 """Step 14, Muon: an optimiser for matrices.
 
-New: torch.optim.Muon moves the matrices of the blocks, and AdamW keeps the rest. A gradient is large
-in a few directions, and the others hardly learn; Muon's steps are about equally large in most. The
-learning rate is twice as high. https://kellerjordan.github.io/posts/muon/, explained in docs/muon.md
-Expect a val loss near EXP14, down from EXP13: the largest gain of all lessons. A step takes longer:
-MS14 ms instead of MS13 on our CPU. On a CPU without AVX-512 BF16 it takes much longer, since this
-Muon always computes in bfloat16; step 15 does not.
+New: torch.optim.Muon updates the matrices of the blocks, and AdamW the rest. A gradient is often
+large in few directions and small in all others. Muon makes a step about equally large in most
+directions; why that helps is a conjecture (docs/muon.md explains both). The learning rate is twice
+as high. https://kellerjordan.github.io/posts/muon/
+Expect a val loss near EXP14, down from EXP13. A step takes MS14 ms instead of MS13 on our CPU. A
+CPU without AVX-512 BF16 needs longer, since this Muon always computes in bfloat16; step 15's does
+not.
 Try --max-iters 600: TRY14, not far from step 13 after 2,000 steps.
 """
 
@@ -69,7 +70,7 @@ class Rotary(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         T = x.shape[2]
         cos, sin = self.cos[:T], self.sin[:T]  # (T, head_size / 2)
-        # The same feature of both halves is a pair: a point in the plane, which is turned.
+        # Feature i of the first half and feature i of the second half are a point in the plane.
         a, b = x.chunk(2, dim=-1)  # (B, n_head, T, head_size / 2) each
         return torch.cat((a * cos - b * sin, a * sin + b * cos), dim=-1)
 
@@ -87,7 +88,7 @@ class MultiHeadAttention(nn.Module):
         self.qkv = nn.Linear(config.n_embd, 3 * config.n_embd, bias=False)
         self.rotary = Rotary(config)
         self.proj = nn.Linear(config.n_embd, config.n_embd)
-        # A buffer is no weight: it goes to the device with the model and is never trained.
+        # A buffer is not a weight: it moves to the device with the model, and is not trained.
         self.register_buffer("tril", torch.tril(torch.ones(config.block_size, config.block_size)))
         # So that the model relies on no single number, training sets a random share of them to 0.
         self.dropout = nn.Dropout(config.dropout)
@@ -104,10 +105,10 @@ class MultiHeadAttention(nn.Module):
         # A turned query times a turned key depends on their distance, not on where the two stand.
         q, k = self.rotary(q), self.rotary(k)
         scores = q @ k.transpose(-2, -1)  # (B, n_head, T, T), how well each query fits each key
-        # A sum of head_size products has head_size times their variance. Without the root below,
-        # softmax of such large scores picks a single position, and the others get no gradient.
+        # A score sums head_size products, so its variance grows with head_size. Without this root,
+        # softmax would give nearly all weight to one position, and the others almost no gradient.
         scores = scores * k.shape[-1] ** -0.5
-        # Position t has to predict what comes at t+1, so it must not see it: exp(-inf) is 0.
+        # Position t has to predict t+1, so later positions get the weight 0, which is exp(-inf).
         scores = scores.masked_fill(self.tril[:T, :T] == 0, float("-inf"))
         weights = F.softmax(scores, dim=-1)  # (B, n_head, T, T), each row sums to 1
         x = self.dropout(weights) @ v  # (B, n_head, T, head_size), an average of values
@@ -139,12 +140,13 @@ class Block(nn.Module):
         super().__init__()
         self.attention = MultiHeadAttention(config)
         self.feed_forward = FeedForward(config)
-        # So that a sub-layer finds inputs of one scale, each vector gets mean 0 and variance 1.
+        # Each vector gets mean 0 and variance 1, and then a learnt scale and shift, so that the
+        # inputs of all sub-layers have one size.
         self.norm1 = nn.LayerNorm(config.n_embd)
         self.norm2 = nn.LayerNorm(config.n_embd)
 
     def forward(self, x: Tensor) -> Tensor:
-        # A sum passes the gradient on whole, so it reaches the first block through all the others.
+        # The gradient of x + f(x) reaches x unchanged, so the first block gets its full gradient.
         x = x + self.attention(self.norm1(x))  # (B, T, C)
         x = x + self.feed_forward(self.norm2(x))  # (B, T, C)
         return x
@@ -168,7 +170,7 @@ class LanguageModel(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def forward(self, idx: Tensor, targets: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """Logits (B, T, V) of what follows, and their mean loss in nats: None without targets."""
+        """Logits (B, T, V) of the next token, and the mean loss in nats (None without targets)."""
         x = self.token_embedding(idx)  # (B, T, C)
         x = self.blocks(x)  # (B, T, C)
         logits = self.lm_head(self.norm(x))  # (B, T, V)
@@ -180,7 +182,7 @@ class LanguageModel(nn.Module):
 
     @torch.no_grad()
     def generate(self, idx: Tensor, max_new_tokens: int) -> Iterator[Tensor]:
-        """Continue idx (B, T) in evaluation mode, yielding each next character (B, 1) as drawn."""
+        """Continue the tokens idx (B, T), and yield each next token (B, 1) when it is drawn."""
         self.eval()
         for _ in range(max_new_tokens):
             idx = idx[:, -self.block_size :]  # (B, T), as far back as there are positions
@@ -223,7 +225,7 @@ def estimate_loss(model: nn.Module, corpus: Corpus, config: Config) -> dict[str,
 
 
 def learning_rate_at(step: int, config: Config) -> float:
-    """The learning rate of a step: it rises in the warm-up, then falls in a line to zero."""
+    """The learning rate of a step: it rises in the warm-up, then falls straight to zero."""
     # The averages in AdamW hold few gradients in the first steps, so these steps are small.
     if step < config.warmup_iters:
         return config.learning_rate * (step + 1) / config.warmup_iters
@@ -267,12 +269,12 @@ def train(model: nn.Module, corpus: Corpus, config: Config) -> None:
 
 
 def main(config: Config) -> tuple[nn.Module, Corpus]:
-    """Train a model from scratch, print what it writes after the prompt, and return both."""
+    """Train a model, print what it writes after the prompt, and return the model and the corpus."""
     torch.manual_seed(config.seed)
     device = select_device(config.device)
     corpus = load_corpus(config.data, device, config.seed)
     tokenizer = corpus.tokenizer
-    # A model can only continue: without a prompt, it continues the first of chars, a line end.
+    # A model can only continue a text. Without a prompt it continues chars[0], here a line end.
     idx = torch.tensor([tokenizer.encode(config.prompt or tokenizer.chars[0])], device=device)
     model = LanguageModel(config, tokenizer.vocab_size).to(device)
     parameters = sum(p.numel() for p in model.parameters())

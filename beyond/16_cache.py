@@ -2,11 +2,12 @@
 
 New: each layer keeps the keys and values of the last block_size positions (arXiv 1911.02150).
 Attention looks back only, so they do not change when the text grows, and each new character passes
-through the blocks alone.
-Expect the model of step 15, and its text up to block_size characters. Then the window slides. What
-is kept still knows older characters, so the text differs from that of step 15, and is as good.
-Try --max-iters 100 --max-new-tokens 3000 here and in step 15: our CPU sampled CPS16 characters a
-second instead of CPS15.
+through the blocks without the earlier characters.
+Expect the model of step 15, and the same text up to block_size characters. After that the window
+slides: the kept keys and values were computed while older characters were still in it. So the text
+differs from that of step 15; its loss is as good (python measure/sliding.py).
+Try --max-iters 100 --max-new-tokens 3000 here and in step 15: with a full context our CPU took MSC16
+ms for a character instead of MSC15.
 """
 
 import argparse
@@ -69,7 +70,7 @@ class Rotary(nn.Module):
     def forward(self, x: Tensor, start: int) -> Tensor:
         T = x.shape[2]
         cos, sin = self.cos[start : start + T], self.sin[start : start + T]  # (T, head_size / 2)
-        # The same feature of both halves is a pair: a point in the plane, which is turned.
+        # Feature i of the first half and feature i of the second half are a point in the plane.
         a, b = x.chunk(2, dim=-1)  # (B, n_head, T, head_size / 2) each
         return torch.cat((a * cos - b * sin, a * sin + b * cos), dim=-1)
 
@@ -82,7 +83,7 @@ class Cache:
         self.k = self.v = None
 
     def add(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Add those of T new positions, and return all, (B, n_head, S, head_size)."""
+        """Add keys and values of T positions, and return all, (B, n_head, S, head_size) each."""
         if self.k is not None:
             k, v = torch.cat((self.k, k), dim=2), torch.cat((self.v, v), dim=2)
         self.k, self.v = k[:, :, -self.block_size :], v[:, :, -self.block_size :]
@@ -102,7 +103,7 @@ class MultiHeadAttention(nn.Module):
         self.qkv = nn.Linear(config.n_embd, 3 * config.n_embd, bias=False)
         self.rotary = Rotary(config)
         self.proj = nn.Linear(config.n_embd, config.n_embd)
-        # A buffer is no weight: it goes to the device with the model and is never trained.
+        # A buffer is not a weight: it moves to the device with the model, and is not trained.
         self.register_buffer("tril", torch.tril(torch.ones(config.block_size, config.block_size)))
         # So that the model relies on no single number, training sets a random share of them to 0.
         self.dropout = nn.Dropout(config.dropout)
@@ -116,18 +117,18 @@ class MultiHeadAttention(nn.Module):
         v = v.view(B, T, self.n_head, C // self.n_head).transpose(1, 2)  # (B, n_head, T, head_size)
         # Long queries and keys make softmax pick a single position, so all get one length.
         q, k = F.rms_norm(q, q.shape[-1:]), F.rms_norm(k, k.shape[-1:])
-        # Keys are kept as they are and then turned: when the window slides, their positions change,
-        # and all distances stay.
+        # The cache holds keys before they are turned: when the window slides, each key moves to a
+        # smaller position and is turned anew. The distances stay the same.
         if cache is not None:
             k, v = cache.add(k, v)  # (B, n_head, S, head_size)
-        S = k.shape[2]  # keys; the queries belong to the last T of them
+        S = k.shape[2]  # number of keys; the T queries are at the last T positions
         # A turned query times a turned key depends on their distance, not on where the two stand.
         q, k = self.rotary(q, S - T), self.rotary(k, 0)
         scores = q @ k.transpose(-2, -1)  # (B, n_head, T, S), how well each query fits each key
-        # A sum of head_size products has head_size times their variance. Without the root below,
-        # softmax of such large scores picks a single position, and the others get no gradient.
+        # A score sums head_size products, so its variance grows with head_size. Without this root,
+        # softmax would give nearly all weight to one position, and the others almost no gradient.
         scores = scores * k.shape[-1] ** -0.5
-        # Position t has to predict what comes at t+1, so it must not see it: exp(-inf) is 0.
+        # Position t has to predict t+1, so later positions get the weight 0, which is exp(-inf).
         scores = scores.masked_fill(self.tril[S - T : S, :S] == 0, float("-inf"))
         weights = F.softmax(scores, dim=-1)  # (B, n_head, T, S), each row sums to 1
         x = self.dropout(weights) @ v  # (B, n_head, T, head_size), an average of values
@@ -159,12 +160,13 @@ class Block(nn.Module):
         super().__init__()
         self.attention = MultiHeadAttention(config)
         self.feed_forward = FeedForward(config)
-        # So that a sub-layer finds inputs of one scale, each vector gets mean 0 and variance 1.
+        # Each vector gets mean 0 and variance 1, and then a learnt scale and shift, so that the
+        # inputs of all sub-layers have one size.
         self.norm1 = nn.LayerNorm(config.n_embd)
         self.norm2 = nn.LayerNorm(config.n_embd)
 
     def forward(self, x: Tensor, cache: Cache | None = None) -> Tensor:
-        # A sum passes the gradient on whole, so it reaches the first block through all the others.
+        # The gradient of x + f(x) reaches x unchanged, so the first block gets its full gradient.
         x = x + self.attention(self.norm1(x), cache)  # (B, T, C)
         x = x + self.feed_forward(self.norm2(x))  # (B, T, C)
         return x
@@ -190,7 +192,7 @@ class LanguageModel(nn.Module):
     def forward(
         self, idx: Tensor, targets: Tensor | None = None, caches: list[Cache] | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """Logits (B, T, V) of what follows, and their mean loss in nats: None without targets."""
+        """Logits (B, T, V) of the next token, and the mean loss in nats (None without targets)."""
         x = self.token_embedding(idx)  # (B, T, C)
         for i, block in enumerate(self.blocks):
             x = block(x, caches[i] if caches else None)  # (B, T, C)
@@ -203,7 +205,7 @@ class LanguageModel(nn.Module):
 
     @torch.no_grad()
     def generate(self, idx: Tensor, max_new_tokens: int) -> Iterator[Tensor]:
-        """Continue idx (B, T) in evaluation mode, yielding each next character (B, 1) as drawn."""
+        """Continue the tokens idx (B, T), and yield each next token (B, 1) when it is drawn."""
         self.eval()
         caches = [Cache(self.block_size) for _ in self.blocks]
         for _ in range(max_new_tokens):
@@ -247,7 +249,7 @@ def estimate_loss(model: nn.Module, corpus: Corpus, config: Config) -> dict[str,
 
 
 def learning_rate_at(step: int, config: Config) -> float:
-    """The learning rate of a step: it rises in the warm-up, then falls in a line to zero."""
+    """The learning rate of a step: it rises in the warm-up, then falls straight to zero."""
     # The averages in AdamW hold few gradients in the first steps, so these steps are small.
     if step < config.warmup_iters:
         return config.learning_rate * (step + 1) / config.warmup_iters
@@ -330,12 +332,12 @@ def train(model: nn.Module, corpus: Corpus, config: Config) -> None:
 
 
 def main(config: Config) -> tuple[nn.Module, Corpus]:
-    """Train a model from scratch, print what it writes after the prompt, and return both."""
+    """Train a model, print what it writes after the prompt, and return the model and the corpus."""
     torch.manual_seed(config.seed)
     device = select_device(config.device)
     corpus = load_corpus(config.data, device, config.seed)
     tokenizer = corpus.tokenizer
-    # A model can only continue: without a prompt, it continues the first of chars, a line end.
+    # A model can only continue a text. Without a prompt it continues chars[0], here a line end.
     idx = torch.tensor([tokenizer.encode(config.prompt or tokenizer.chars[0])], device=device)
     model = LanguageModel(config, tokenizer.vocab_size).to(device)
     parameters = sum(p.numel() for p in model.parameters())

@@ -1,8 +1,9 @@
 """Step 17, tokens: the model reads pieces of words instead of characters.
 
 New: byte-pair encoding (arXiv 1508.07909), learnt from the training split. The most common pair of
-tokens becomes a token, again and again. A context of as many tokens then reaches twice as far back
-in the text, and a text of the same length takes half as many steps to sample.
+neighbouring tokens becomes a new token; this is repeated. A context of as many tokens then reaches
+twice as far back, a training step reads twice as much text, and the tables have more rows: we did
+not measure the three gains apart.
 Losses stay in nats per character: a loss per token cannot be compared with the other steps, since
 it grows with the length of the tokens.
 Expect a val loss near EXP17, down from EXP15, and a train loss near TRAIN17.
@@ -73,7 +74,7 @@ class Rotary(nn.Module):
     def forward(self, x: Tensor, start: int) -> Tensor:
         T = x.shape[2]
         cos, sin = self.cos[start : start + T], self.sin[start : start + T]  # (T, head_size / 2)
-        # The same feature of both halves is a pair: a point in the plane, which is turned.
+        # Feature i of the first half and feature i of the second half are a point in the plane.
         a, b = x.chunk(2, dim=-1)  # (B, n_head, T, head_size / 2) each
         return torch.cat((a * cos - b * sin, a * sin + b * cos), dim=-1)
 
@@ -86,7 +87,7 @@ class Cache:
         self.k = self.v = None
 
     def add(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Add those of T new positions, and return all, (B, n_head, S, head_size)."""
+        """Add keys and values of T positions, and return all, (B, n_head, S, head_size) each."""
         if self.k is not None:
             k, v = torch.cat((self.k, k), dim=2), torch.cat((self.v, v), dim=2)
         self.k, self.v = k[:, :, -self.block_size :], v[:, :, -self.block_size :]
@@ -106,7 +107,7 @@ class MultiHeadAttention(nn.Module):
         self.qkv = nn.Linear(config.n_embd, 3 * config.n_embd, bias=False)
         self.rotary = Rotary(config)
         self.proj = nn.Linear(config.n_embd, config.n_embd)
-        # A buffer is no weight: it goes to the device with the model and is never trained.
+        # A buffer is not a weight: it moves to the device with the model, and is not trained.
         self.register_buffer("tril", torch.tril(torch.ones(config.block_size, config.block_size)))
         # So that the model relies on no single number, training sets a random share of them to 0.
         self.dropout = nn.Dropout(config.dropout)
@@ -120,18 +121,18 @@ class MultiHeadAttention(nn.Module):
         v = v.view(B, T, self.n_head, C // self.n_head).transpose(1, 2)  # (B, n_head, T, head_size)
         # Long queries and keys make softmax pick a single position, so all get one length.
         q, k = F.rms_norm(q, q.shape[-1:]), F.rms_norm(k, k.shape[-1:])
-        # Keys are kept as they are and then turned: when the window slides, their positions change,
-        # and all distances stay.
+        # The cache holds keys before they are turned: when the window slides, each key moves to a
+        # smaller position and is turned anew. The distances stay the same.
         if cache is not None:
             k, v = cache.add(k, v)  # (B, n_head, S, head_size)
-        S = k.shape[2]  # keys; the queries belong to the last T of them
+        S = k.shape[2]  # number of keys; the T queries are at the last T positions
         # A turned query times a turned key depends on their distance, not on where the two stand.
         q, k = self.rotary(q, S - T), self.rotary(k, 0)
         scores = q @ k.transpose(-2, -1)  # (B, n_head, T, S), how well each query fits each key
-        # A sum of head_size products has head_size times their variance. Without the root below,
-        # softmax of such large scores picks a single position, and the others get no gradient.
+        # A score sums head_size products, so its variance grows with head_size. Without this root,
+        # softmax would give nearly all weight to one position, and the others almost no gradient.
         scores = scores * k.shape[-1] ** -0.5
-        # Position t has to predict what comes at t+1, so it must not see it: exp(-inf) is 0.
+        # Position t has to predict t+1, so later positions get the weight 0, which is exp(-inf).
         scores = scores.masked_fill(self.tril[S - T : S, :S] == 0, float("-inf"))
         weights = F.softmax(scores, dim=-1)  # (B, n_head, T, S), each row sums to 1
         x = self.dropout(weights) @ v  # (B, n_head, T, head_size), an average of values
@@ -163,12 +164,13 @@ class Block(nn.Module):
         super().__init__()
         self.attention = MultiHeadAttention(config)
         self.feed_forward = FeedForward(config)
-        # So that a sub-layer finds inputs of one scale, each vector gets mean 0 and variance 1.
+        # Each vector gets mean 0 and variance 1, and then a learnt scale and shift, so that the
+        # inputs of all sub-layers have one size.
         self.norm1 = nn.LayerNorm(config.n_embd)
         self.norm2 = nn.LayerNorm(config.n_embd)
 
     def forward(self, x: Tensor, cache: Cache | None = None) -> Tensor:
-        # A sum passes the gradient on whole, so it reaches the first block through all the others.
+        # The gradient of x + f(x) reaches x unchanged, so the first block gets its full gradient.
         x = x + self.attention(self.norm1(x), cache)  # (B, T, C)
         x = x + self.feed_forward(self.norm2(x))  # (B, T, C)
         return x
@@ -194,7 +196,7 @@ class LanguageModel(nn.Module):
     def forward(
         self, idx: Tensor, targets: Tensor | None = None, caches: list[Cache] | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """Logits (B, T, V) of what follows, and their mean loss in nats: None without targets."""
+        """Logits (B, T, V) of the next token, and the mean loss in nats (None without targets)."""
         x = self.token_embedding(idx)  # (B, T, C)
         for i, block in enumerate(self.blocks):
             x = block(x, caches[i] if caches else None)  # (B, T, C)
@@ -207,7 +209,7 @@ class LanguageModel(nn.Module):
 
     @torch.no_grad()
     def generate(self, idx: Tensor, max_new_tokens: int) -> Iterator[Tensor]:
-        """Continue idx (B, T) in evaluation mode, yielding each next token (B, 1) as drawn."""
+        """Continue the tokens idx (B, T), and yield each next token (B, 1) when it is drawn."""
         self.eval()
         caches = [Cache(self.block_size) for _ in self.blocks]
         for _ in range(max_new_tokens):
@@ -245,7 +247,7 @@ def estimate_loss(model: nn.Module, corpus: Corpus, config: Config) -> dict[str,
             with autocast(config, x.device):
                 _, loss = model(x, y)
             losses[i] = loss.item()
-        # A loss per token grows with the length of the tokens, so this one is per character.
+        # A loss per token grows with the length of the tokens, so the mean is given per character.
         tokens_per_char = len(corpus.splits[split]) / len(corpus.texts[split])
         means[split] = losses.mean().item() * tokens_per_char
     model.train()
@@ -253,7 +255,7 @@ def estimate_loss(model: nn.Module, corpus: Corpus, config: Config) -> dict[str,
 
 
 def learning_rate_at(step: int, config: Config) -> float:
-    """The learning rate of a step: it rises in the warm-up, then falls in a line to zero."""
+    """The learning rate of a step: it rises in the warm-up, then falls straight to zero."""
     # The averages in AdamW hold few gradients in the first steps, so these steps are small.
     if step < config.warmup_iters:
         return config.learning_rate * (step + 1) / config.warmup_iters
@@ -335,8 +337,8 @@ def train(model: nn.Module, corpus: Corpus, config: Config) -> None:
             muon.step()
 
 
-# A token stays within a piece: a word or punctuation, each with the space before it, or white
-# space. If tokens spanned two words, a word would become other tokens beside each neighbour.
+# A token stays within a piece: white space, or a word or punctuation with the space before it.
+# Tokens across two words would split a word differently beside each neighbour.
 PIECE = re.compile(r" ?\w+| ?[^\w\s]+|\s+")
 
 
@@ -356,7 +358,7 @@ def learn_merges(text: str, chars: list[str], vocab_size: int) -> list[tuple[int
 
     Of pairs that are equally common, the pair whose tokens were learnt first is merged.
     """
-    # Most pieces occur often, so the pairs of each distinct piece are counted once and multiplied.
+    # The text repeats its pieces, so the pairs of each are counted once, and then multiplied.
     occurrences = Counter(PIECE.findall(text))
     characters = CharTokenizer("".join(chars))
     tokens = {piece: characters.encode(piece) for piece in occurrences}
@@ -408,7 +410,7 @@ class PairTokenizer(CharTokenizer):
 
 
 def main(config: Config) -> tuple[nn.Module, Corpus]:
-    """Train a model from scratch, print what it writes after the prompt, and return both."""
+    """Train a model, print what it writes after the prompt, and return the model and the corpus."""
     torch.manual_seed(config.seed)
     device = select_device(config.device)
     texts = read_text(config.data)
@@ -416,7 +418,7 @@ def main(config: Config) -> tuple[nn.Module, Corpus]:
     merges = learn_merges(texts["train"], chars, config.vocab_size)
     corpus = Corpus(texts, PairTokenizer(chars, merges), device, config.seed)
     tokenizer = corpus.tokenizer
-    # A model can only continue: without a prompt, it continues the first of chars, a line end.
+    # A model can only continue a text. Without a prompt it continues chars[0], here a line end.
     idx = torch.tensor([tokenizer.encode(config.prompt or tokenizer.chars[0])], device=device)
     model = LanguageModel(config, tokenizer.vocab_size).to(device)
     parameters = sum(p.numel() for p in model.parameters())

@@ -2,7 +2,7 @@
 
 New: the weights and the tokenizer come from files. The model differs in three places: queries, keys
 and values have biases, GELU (arXiv 1606.08415) replaces ReLU, and the last layer has no bias and
-takes the matrix of the token embedding. --max-iters 20 trains the model further on --data, in 4.7
+takes the matrix of the token embedding. --max-iters 20 trains the model further on --data, in 4.5
 GB of memory.
 Paper: "Language Models are Unsupervised Multitask Learners", Radford and others, 2019
 Expect the logits of Hugging Face's GPT-2: with random weights they are equal to within 1e-4. We
@@ -74,7 +74,7 @@ class MultiHeadAttention(nn.Module):
         # One product for the queries, keys and values of all heads: few large products are faster.
         self.qkv = nn.Linear(config.n_embd, 3 * config.n_embd)
         self.proj = nn.Linear(config.n_embd, config.n_embd)
-        # A buffer is no weight: it goes to the device with the model and is never trained.
+        # A buffer is not a weight: it moves to the device with the model, and is not trained.
         self.register_buffer("tril", torch.tril(torch.ones(config.block_size, config.block_size)))
         # So that the model relies on no single number, training sets a random share of them to 0.
         self.dropout = nn.Dropout(config.dropout)
@@ -87,10 +87,10 @@ class MultiHeadAttention(nn.Module):
         k = k.view(B, T, self.n_head, C // self.n_head).transpose(1, 2)  # (B, n_head, T, head_size)
         v = v.view(B, T, self.n_head, C // self.n_head).transpose(1, 2)  # (B, n_head, T, head_size)
         scores = q @ k.transpose(-2, -1)  # (B, n_head, T, T), how well each query fits each key
-        # A sum of head_size products has head_size times their variance. Without the root below,
-        # softmax of such large scores picks a single position, and the others get no gradient.
+        # A score sums head_size products, so its variance grows with head_size. Without this root,
+        # softmax would give nearly all weight to one position, and the others almost no gradient.
         scores = scores * k.shape[-1] ** -0.5
-        # Position t has to predict what comes at t+1, so it must not see it: exp(-inf) is 0.
+        # Position t has to predict t+1, so later positions get the weight 0, which is exp(-inf).
         scores = scores.masked_fill(self.tril[:T, :T] == 0, float("-inf"))
         weights = F.softmax(scores, dim=-1)  # (B, n_head, T, T), each row sums to 1
         x = self.dropout(weights) @ v  # (B, n_head, T, head_size), an average of values
@@ -99,7 +99,7 @@ class MultiHeadAttention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Each position transformed on its own, (B, T, C) to (B, T, C); 1706.03762, section 3.3."""
+    """The same network at each position, (B, T, C) to (B, T, C); 1706.03762, section 3.3."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -121,12 +121,13 @@ class Block(nn.Module):
         super().__init__()
         self.attention = MultiHeadAttention(config)
         self.feed_forward = FeedForward(config)
-        # So that a sub-layer finds inputs of one scale, each vector gets mean 0 and variance 1.
+        # Each vector gets mean 0 and variance 1, and then a learnt scale and shift, so that the
+        # inputs of all sub-layers have one size.
         self.norm1 = nn.LayerNorm(config.n_embd)
         self.norm2 = nn.LayerNorm(config.n_embd)
 
     def forward(self, x: Tensor) -> Tensor:
-        # A sum passes the gradient on whole, so it reaches the first block through all the others.
+        # The gradient of x + f(x) reaches x unchanged, so the first block gets its full gradient.
         x = x + self.attention(self.norm1(x))  # (B, T, C)
         x = x + self.feed_forward(self.norm2(x))  # (B, T, C)
         return x
@@ -153,7 +154,7 @@ class LanguageModel(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def forward(self, idx: Tensor, targets: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """Logits (B, T, V) of what follows, and their mean loss in nats: None without targets."""
+        """Logits (B, T, V) of the next token, and the mean loss in nats (None without targets)."""
         # Attention by itself ignores the order, so each position adds a vector of its own.
         positions = torch.arange(idx.shape[1], device=idx.device)  # (T,)
         x = self.token_embedding(idx) + self.position_embedding(positions)  # (B, T, C) + (T, C)
@@ -169,7 +170,7 @@ class LanguageModel(nn.Module):
     def generate(
         self, idx: Tensor, max_new_tokens: int, temperature: float = 1.0, top_k: int = 0
     ) -> Iterator[Tensor]:
-        """Continue idx (B, T) in evaluation mode, yielding each next token (B, 1) as drawn."""
+        """Continue the tokens idx (B, T), and yield each next token (B, 1) when it is drawn."""
         self.eval()
         if temperature == 0:  # its limit: the likeliest token
             temperature, top_k = 1.0, 1
@@ -197,7 +198,7 @@ def estimate_loss(model: nn.Module, corpus: Corpus, config: Config) -> dict[str,
             x, y = corpus.batch(split, config.batch_size, config.block_size)  # (B, T)
             _, loss = model(x, y)
             losses[i] = loss.item()
-        # A loss per token grows with the length of the tokens, so this one is per character.
+        # A loss per token grows with the length of the tokens, so the mean is given per character.
         tokens_per_char = len(corpus.splits[split]) / len(corpus.texts[split])
         means[split] = losses.mean().item() * tokens_per_char
     model.train()

@@ -70,8 +70,8 @@ class Corpus:
             split: torch.tensor(tokenizer.encode(text), device=device)
             for split, text in texts.items()
         }
-        # The batches have their own generator, so they stay the same whatever a model draws at
-        # random. It is on the CPU, since each device draws other numbers.
+        # The batches have their own generator, so a model's random draws do not change them. The
+        # generator is on the CPU, since other devices draw other numbers from the same seed.
         self.generator = torch.Generator().manual_seed(seed)
 
     def batch(self, split: str, batch_size: int, block_size: int) -> tuple[Tensor, Tensor]:
