@@ -85,7 +85,8 @@ def plain(text: str) -> str:
     used = set(re.findall(r'(?:url\(|href=")#([^")]+)', text))
     shorter = {  # inside of tags alone: the text of a picture stays as it is
         r"\s+": " ",
-        r' transform="rotate\(-0 [^"]*"|text-anchor: start; |stroke-linecap: round|xlink:(?=href)': "",
+        r' transform="rotate\(-0 [^"]*"|xlink:(?=href)': "",
+        "text-anchor: start; |stroke-linecap: round": "",
         r"font-family: 'DejaVu Sans Mono'[^;\"]*": "font-family: var(--mono)",
         r"font-family: 'DejaVu Sans'[^;\"]*; ": "",
         r'(?: |; )*"(?=[ />])': '"',
