@@ -13,7 +13,7 @@ from conftest import CPU, ROOT, TABLE, load
 from common.data import TINY_SHAKESPEARE, load_corpus
 
 sys.path.insert(0, str(ROOT / "docs" / "source"))
-for package in ("jinja2", "pygments", "latex2mathml"):
+for package in ("jinja2", "pygments", "latex2mathml", "matplotlib"):
     pytest.importorskip(package, reason="needs docs/requirements.txt")
 import build  # noqa: E402
 import export  # noqa: E402
@@ -55,6 +55,24 @@ def test_a_page_needs_nothing_but_itself_and_links_stay_in_the_folder(page):
         if "=" in place:  # a moment of the race, which test_live.py opens
             continue
         assert not place or f'id="{place}"' in target.read_text(encoding="utf-8"), href
+
+
+@measured
+@pytest.mark.parametrize("page", ["index.html", "beyond.html"])
+def test_pictures_follow_the_page_into_the_dark_and_leave_the_rest_of_it_alone(page):
+    text = (DOCS / page).read_text(encoding="utf-8")
+    text = re.sub("<script.*?</script>", "", text, flags=re.S)
+    pictures = re.findall(r"<svg viewBox.*?</svg>", text, flags=re.S)
+    assert pictures
+    for picture in pictures:
+        assert "var(--ink)" in picture
+        assert not re.search(r"#[0-9a-f]{6}\b|<style", picture)
+        # Coordinates are rounded, and what a reader reads is not.
+        assert not re.search(r'="[^"]*\d\.\d\d', picture)
+    losses = [f">{RESULTS[name]['val_loss']:.2f}<" for name in VIDEO]
+    assert page != "index.html" or all(loss in pictures[0] for loss in losses)
+    places = re.findall(r' id="([^"]*)"', text)
+    assert len(places) == len(set(places))
 
 
 @measured
