@@ -491,6 +491,13 @@ def live(steps: list[dict], chosen: dict) -> dict:
     }
 
 
+def training(chars: str) -> dict:
+    """What the page learns from: the first 100,000 characters of our play, up to a whole speech."""
+    text = (ROOT / "data" / "sample.txt").read_text(encoding="utf-8")[:100_000]
+    text = text[: text.rindex("\n\n") + 1]
+    return {"text": text, "data": for_the_page({"chars": chars, "text": text})}
+
+
 def head_name(config: dict, i: int) -> str:
     """What a head is called, as the page calls it."""
     heads = config.get("n_head", 1)
@@ -601,6 +608,7 @@ def build() -> dict[Path, str]:
             gradients=gradient_bars(gradients),
             seeds=len(gradients["05_blocks"]),
             live=race,
+            training=training(race["window"]["chars"]),
             chars=len(race["window"]["chars"]),
             merges=len(chosen["merges"]),
             data=for_the_page(data),

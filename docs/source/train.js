@@ -188,7 +188,8 @@ class Bigram {
 class SelfAttention {
   constructor({ V, C, T, random, positions = true }) {
     this.token_embedding = new Embedding(V, C, random);
-    if (positions) this.position_embedding = new Embedding(T, C, random);
+    const position_embedding = new Embedding(T, C, random); // drawn anyway, so that both begin alike
+    if (positions) this.position_embedding = position_embedding;
     this.attention = new CausalHead(C, C, T, random);
     this.lm_head = new Linear(C, V, random);
   }
