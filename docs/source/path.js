@@ -24,5 +24,5 @@ function drawPath(one, path, window, next) {
   return make("div", { class: "path" },
     make("h2", {}, `The path of ${quoted(window.at(-1))} through the blocks`),
     make("table", {}, make("thead", {}, make("tr", {}, ...heads)), make("tbody", {}, ...rows)),
-    said("The final norm and lm_head, applied after each block. The model was trained to be read after its last block alone: the rows above that show how far the guess has come."));
+    said("The final norm and lm_head, applied after each block. The model was trained to be read after its last block alone: the rows before it show how far the guess has come."));
 }

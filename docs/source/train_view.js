@@ -196,10 +196,12 @@ const seen = (char) => ({ "\n": "↵", " ": "␣" })[char] ?? char;
 function trainBigram(box) {
   const chars = [...LESSON.chars], V = chars.length;
   const canvas = make("canvas", { width: V, height: V, role: "img" });
+  const words = make("figcaption"), about = "Row: a character. Column: the next one. The stronger a cell, the likelier. Characters that the text never has keep their random rows.";
   const rows = make("tbody"), sample = make("pre", { class: "wrote" });
+  let shares;
   const draw = ({ models: [model] }) => {
     const { data } = model.token_embedding.weight;
-    const shares = chars.map((_, t) => softmax(data.slice(t * V, (t + 1) * V)));
+    shares = chars.map((_, t) => softmax(data.slice(t * V, (t + 1) * V)));
     paintTable(canvas, shares);
     const said = ["t", "q", ",", " "].map((char) => {
       const row = shares[chars.indexOf(char)], best = row.indexOf(Math.max(...row));
@@ -212,16 +214,24 @@ function trainBigram(box) {
     const random = generator(7);
     let token = 0, text = "";
     for (let i = 0; i < 150; i++) text += chars[(token = multinomial(shares[token], random))];
-    sample.textContent = text;
+    sample.textContent = text.trimStart();
   };
+  words.textContent = about;
+  canvas.addEventListener("pointermove", ({ clientX, clientY }) => {
+    const box = canvas.getBoundingClientRect();
+    const [s, t] = [(clientX - box.left) / box.width, (clientY - box.top) / box.height].map((at) =>
+      Math.max(0, Math.min(V - 1, Math.floor(at * V))));
+    words.textContent = `“${seen(chars[s])}” after “${seen(chars[t])}”: ${(100 * shares[t][s]).toFixed(1)} %`;
+  });
+  canvas.addEventListener("pointerleave", () => (words.textContent = about));
   const begin = () => [new Bigram({ V, random: generator(1337) })];
   const chart = { low: 2.2, high: 4.8, tick: 0.5, count: true };
   const trainer = new Trainer({
-    steps: 3000, every: 25, learning_rate: 1e-2, pace: { steps: 3, wait: 12 }, lines: [{ kind: "now" }], chart, begin, draw,
+    steps: 3000, every: 25, learning_rate: 1e-2, pace: { steps: 3, wait: 12 }, lines: [{ kind: "with" }], chart, begin, draw,
   });
   const heads = ["after", "likeliest", "", "share"].map((text) => (text ? make("th", { scope: "col" }, text) : make("td")));
   box.append(trainer.controls, make("div", { class: "beside" },
-    make("figure", {}, canvas, make("figcaption", {}, "Row: a character. Column: the next one. The stronger a cell, the likelier. At the start the numbers are random; the rows of letters that the text never has stay so.")),
+    make("figure", {}, canvas, words),
     make("div", {},
       make("figure", {}, trainer.curve, make("figcaption", {}, "Loss on the held-out text over the optimiser steps. The dashed line is a table that is counted and not learnt: how often each pair of characters stands in the text.")),
       make("table", { class: "soft ink" }, make("thead", {}, make("tr", {}, ...heads)), rows),
@@ -233,12 +243,13 @@ function trainBigram(box) {
 
 function trainAttention(box) {
   const { T } = BATCH, C = 32, V = LESSON.chars.length;
-  const lines = [{ name: "with positions", kind: "now" }, { name: "without positions", kind: "other" }];
+  const lines = [{ name: "with positions", kind: "with" }, { name: "without positions", kind: "without" }];
   const result = make("p", { class: "result" });
   const bodies = lines.map(() => make("tbody"));
   const draw = ({ points, looks }) => {
     const [step, ...losses] = points.at(-1) ?? [0];
-    const gap = Math.abs(losses[0] - losses[1]).toFixed(2), lower = lines[losses[0] < losses[1] ? 0 : 1].name;
+    const [first, second] = losses.map((loss) => Number(loss.toFixed(2))); // the gap of what is shown
+    const gap = Math.abs(first - second).toFixed(2), lower = lines[first < second ? 0 : 1].name;
     result.textContent = !step
       ? "Guess before you train: which of the two is lower after 500 steps, and which at the end?"
       : `Step ${step.toLocaleString("en")}: with positions ${losses[0].toFixed(2)}, without ${losses[1].toFixed(2)}. ` +
@@ -256,12 +267,12 @@ function trainAttention(box) {
     chart: { low: 2.1, high: 3, tick: 0.2 }, begin, draw,
   });
   const table = ({ name, kind }, body) => make("table", { class: `soft looks ${kind}` }, make("caption", {}, name), body);
-  const key = lines.map(({ name, kind }) => make("span", { class: `key ${kind}` }, make("i"), name));
+  const key = lines.map(({ name, kind }) => make("span", { class: kind }, make("i"), name));
   box.append(trainer.controls, result, make("div", { class: "beside" },
     make("figure", {}, make("p", { class: "keys" }, ...key), trainer.curve,
       make("figcaption", {}, "Loss on the held-out text over the optimiser steps; the part above 3 is cut off.")),
     make("div", {}, make("div", { class: "two-looks" }, ...lines.map((line, i) => table(line, bodies[i]))),
-      make("p", { class: "small" }, "Where the last of 8 characters looks: the mean of its weights over the held-out text."))));
+      make("p", { class: "small" }, "Where the last of 8 characters looks: the mean of its weights over the held-out text. Without positions the head knows which characters are there, and not where."))));
   return trainer;
 }
 
