@@ -54,7 +54,7 @@ function addTo(a, b) {
 /* Rows of a table: idx (N,) to (N, C). */
 class Embedding {
   constructor(rows, C, random) {
-    this.weight = new Parameter(rows, C, () => normal(random));
+    this.weight = new Parameter(rows, C, () => gaussian(random));
   }
   forward(idx) {
     this.idx = idx;
@@ -250,7 +250,7 @@ function trainStep(model, optimizer, [x, y]) {
 }
 
 /* Windows of the tokens from these starts on, and what comes next at each position: x, y (N,). */
-function windows(tokens, starts, T) {
+function windowsAt(tokens, starts, T) {
   const x = new Int32Array(starts.length * T), y = new Int32Array(starts.length * T);
   starts.forEach((start, b) => {
     x.set(tokens.subarray(start, start + T), b * T);
@@ -261,16 +261,16 @@ function windows(tokens, starts, T) {
 
 /* A random batch of B windows. */
 function randomBatch(tokens, B, T, random) {
-  return windows(tokens, Array.from({ length: B }, () => Math.floor(random() * (tokens.length - T))), T);
+  return windowsAt(tokens, Array.from({ length: B }, () => Math.floor(random() * (tokens.length - T))), T);
 }
 
 /* The whole text in windows that follow each other, B at a time; the last T characters may be left. */
 function* batchesInOrder(tokens, B, T) {
   const starts = Array.from({ length: Math.floor((tokens.length - 1) / T) }, (_, i) => i * T);
-  for (let i = 0; i < starts.length; i += B) yield windows(tokens, starts.slice(i, i + B), T);
+  for (let i = 0; i < starts.length; i += B) yield windowsAt(tokens, starts.slice(i, i + B), T);
 }
 
 /* A number of the normal distribution, from two even ones: Box and Muller. */
-function normal(random) {
+function gaussian(random) {
   return Math.sqrt(-2 * Math.log(1 - random())) * Math.cos(2 * Math.PI * random());
 }

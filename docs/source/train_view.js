@@ -163,13 +163,13 @@ class Trainer {
       text({ x: left + 6, y: y(counted) + 15 }, `counted: ${counted.toFixed(2)}`);
     }
     const last = points.at(-1), heights = last.slice(1).map(y);
-    const near = lines.length > 1 && Math.abs(heights[0] - heights[1]) < 15; // the labels make room
+    const near = lines.length > 1 && Math.abs(heights[0] - heights[1]) < 18; // the labels make room
     lines.forEach(({ kind }, i) => {
       const shown = points.filter((_, n) => Math.min(points[n][i + 1], points[n + 1]?.[i + 1] ?? 9) <= high);
       const path = shown.map((point) => `${x(point[0]).toFixed(1)},${y(point[i + 1]).toFixed(1)}`);
       parts.push(shape("polyline", { class: kind, points: path.join(" ") }));
       const upper = heights[i] < heights[1 - i] || (heights[i] === heights[1 - i] && i);
-      const place = near ? (heights[0] + heights[1]) / 2 + (upper ? -7.5 : 7.5) : heights[i];
+      const place = near ? (heights[0] + heights[1]) / 2 + (upper ? -9 : 9) : heights[i];
       text({ class: `end ${kind}`, x: x(last[0]) + 6, y: place + 4 }, last[i + 1].toFixed(2));
     });
     return parts;
@@ -191,12 +191,15 @@ function paintTable(canvas, shares) {
   g.putImageData(image, 0, 0);
 }
 
-const seen = (char) => ({ "\n": "↵", " ": "␣" })[char] ?? char;
+const nameOf = (char) => ({ "\n": "↵", " ": "␣" })[char] ?? char;
 
 function trainBigram(box) {
   const chars = [...LESSON.chars], V = chars.length;
   const canvas = make("canvas", { width: V, height: V, role: "img" });
-  const words = make("figcaption"), about = "Row: a character. Column: the next one. The stronger a cell, the likelier. Characters that the text never has keep their random rows.";
+  const words = make("figcaption");
+  const about = "Row: a character. Column: the next one. The stronger a cell, the likelier. " +
+    "Both stand in the order of the tokens: line break, space, marks, capitals, small letters. " +
+    "Characters that the text never has keep their random rows.";
   const rows = make("tbody"), sample = make("pre", { class: "wrote" });
   let shares;
   const draw = ({ models: [model] }) => {
@@ -205,7 +208,7 @@ function trainBigram(box) {
     paintTable(canvas, shares);
     const said = ["t", "q", ",", " "].map((char) => {
       const row = shares[chars.indexOf(char)], best = row.indexOf(Math.max(...row));
-      return [seen(char), seen(chars[best]), row[best]];
+      return [nameOf(char), nameOf(chars[best]), row[best]];
     });
     canvas.setAttribute("aria-label", `The table, ${V} rows of ${V} shares`);
     rows.replaceChildren(...said.map(([after, best, share]) => make("tr", {},
@@ -221,7 +224,7 @@ function trainBigram(box) {
     const box = canvas.getBoundingClientRect();
     const [s, t] = [(clientX - box.left) / box.width, (clientY - box.top) / box.height].map((at) =>
       Math.max(0, Math.min(V - 1, Math.floor(at * V))));
-    words.textContent = `“${seen(chars[s])}” after “${seen(chars[t])}”: ${(100 * shares[t][s]).toFixed(1)} %`;
+    words.textContent = `“${nameOf(chars[s])}” after “${nameOf(chars[t])}”: ${(100 * shares[t][s]).toFixed(1)} %`;
   });
   canvas.addEventListener("pointerleave", () => (words.textContent = about));
   const begin = () => [new Bigram({ V, random: generator(1337) })];
@@ -231,9 +234,9 @@ function trainBigram(box) {
   });
   const heads = ["after", "likeliest", "", "share"].map((text) => (text ? make("th", { scope: "col" }, text) : make("td")));
   box.append(trainer.controls, make("div", { class: "beside" },
-    make("figure", {}, canvas, words),
+    make("figure", { class: "square-table" }, canvas, words),
     make("div", {},
-      make("figure", {}, trainer.curve, make("figcaption", {}, "Loss on the held-out text over the optimiser steps. The dashed line is a table that is counted and not learnt: how often each pair of characters stands in the text.")),
+      make("figure", {}, trainer.curve, make("figcaption", {}, "Loss on the held-out text over the optimiser steps. The dotted line is a table that is counted and not learnt: how often each pair of characters stands in the text, and one more for each pair.")),
       make("table", { class: "soft ink" }, make("thead", {}, make("tr", {}, ...heads)), rows),
       make("h4", {}, "What the table writes now"), sample)));
   return trainer;
