@@ -8,7 +8,7 @@ import test_live
 import torch
 import torch.nn.functional as F
 from conftest import load
-from test_live import ENTRIES, KEPT, PAGE, PHONE, TOKENIZER, VIDEO, rounded
+from test_live import CHOSEN, ENTRIES, KEPT, PAGE, PHONE, TOKENIZER, VIDEO, rounded
 
 from common.download import SAMPLE, TINY_SHAKESPEARE
 
@@ -190,11 +190,15 @@ def test_the_path_is_read_out_after_each_block(open_page, number):
         assert shares[3] == pytest.approx(100 * expected[3], abs=0.051)
         marked = row.locator(".on code").all_text_contents()
         assert marked in ([], [line[at + 1].replace(" ", "space")])
+    measured = CHOSEN["heads"][name]["path"]
+    losses = page.locator(f"#row-{number} .path tbody small").all_inner_texts()
+    assert losses == [f"loss {loss:.2f}" for loss in measured]
     # a block that is skipped has no row, and the others keep their numbers
     page = open_page(hash=f"#line={line}&step={number}&at={at}&off=b1")
     path = page.locator(f"#row-{number} .path")
     path.wait_for()
     assert path.locator("tbody th").all_inner_texts()[:3] == ["embeddings", "block 1", "block 3"]
+    assert path.locator("tbody small").count() == 0
 
 
 @pytest.mark.parametrize(

@@ -274,7 +274,7 @@ function drawHeads({ name, inside }) {
   } else {
     parts.push(said("This head's block is skipped."), drawSwitches(name, h));
   }
-  if (past.path) parts.push(drawPath(one, past.path, window, idx()[at + 1]));
+  if (past.path) parts.push(drawPath(name, one, past.path, window, idx()[at + 1]));
   inside.replaceChildren(...parts);
   if (held) inside.querySelector(`[data-keep="${held}"]`)?.focus({ preventScroll: true, focusVisible: byKey });
 }
