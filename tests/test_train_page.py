@@ -8,7 +8,7 @@ import test_live
 import torch
 import torch.nn.functional as F
 from conftest import load
-from test_live import CHOSEN, ENTRIES, KEPT, PAGE, PHONE, TOKENIZER, VIDEO, rounded
+from test_live import CHOSEN, ENTRIES, KEPT, PAGE, PHONE, RESULTS, TOKENIZER, VIDEO, export, rounded
 
 from common.download import SAMPLE, TINY_SHAKESPEARE
 
@@ -193,6 +193,8 @@ def test_the_path_is_read_out_after_each_block(open_page, number):
     measured = CHOSEN["heads"][name]["path"]
     losses = page.locator(f"#row-{number} .path tbody small").all_inner_texts()
     assert losses == [f"loss {loss:.2f}" for loss in measured]
+    run = next(run for run in RESULTS[name]["runs"] if run["seed"] == export.SEED)
+    assert measured[-1] == pytest.approx(run["val_loss"], abs=0.001)  # after the last: the model's
     # a block that is skipped has no row, and the others keep their numbers
     page = open_page(hash=f"#line={line}&step={number}&at={at}&off=b1")
     path = page.locator(f"#row-{number} .path")

@@ -199,7 +199,7 @@ function trainBigram(box) {
   const words = make("figcaption");
   const about = "Row: a character. Column: the next one. The stronger a cell, the likelier. " +
     "Both stand in the order of the tokens: line break, space, marks, capitals, small letters. " +
-    "Characters that the text never has keep their random rows.";
+    "The rows of characters that the text never has stay random.";
   const rows = make("tbody"), sample = make("pre", { class: "wrote" });
   let shares;
   const draw = ({ models: [model] }) => {
