@@ -45,8 +45,8 @@ MADE_BY = {  # the results, and what in measure/ writes each; its --help says th
 MAY_BE_MISSING = ("reward",)  # its picture is left out then
 BESIDE = "07_full_gpt"  # its weights are a file beside the page
 BESIDE_SHAPE = {"config": {"n_head": 3, "n_layer": 6}}
-SCRIPTS = ["model", "line", "race", "typing", "write", "address"]  # in their order
-SCRIPTS += ["inside", "table", "cell", "heads", "switches"]
+SCRIPTS = ["model", "train", "train_view", "line", "race", "typing", "write"]  # in their order
+SCRIPTS += ["address", "path", "inside", "table", "cell", "heads", "switches"]
 EXAMPLES = [  # lines to tap, and what the page says of each
     ("First Citizen:", "The text that they learnt from begins with these words."),
     (
@@ -187,6 +187,13 @@ def live(steps: list[dict], chosen: dict) -> dict:
     }
 
 
+def training(chars: str) -> dict:
+    """What the page learns from: the first 100,000 characters of our play, up to a whole speech."""
+    text = (ROOT / "data" / "sample.txt").read_text(encoding="utf-8")[:100_000]
+    text = text[: text.rindex("\n\n") + 1]
+    return {"text": text, "data": for_the_page({"chars": chars, "text": text})}
+
+
 def head_name(config: dict, i: int) -> str:
     """What a head is called, as the page calls it."""
     heads = config.get("n_head", 1)
@@ -321,6 +328,7 @@ def build() -> dict[Path, str]:
             scripts=[f"{name}.js" for name in SCRIPTS],
             examples=EXAMPLES,
             even_guess=math.log(len(race["window"]["chars"])),
+            training=training(race["window"]["chars"]),
             chars=len(race["window"]["chars"]),
             merges=len(chosen["merges"]),
             data=for_the_page(data),

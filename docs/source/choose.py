@@ -7,8 +7,9 @@ that was measured over the whole split, not far from their values there, and as 
 step 7 guesses the character after it and step 1 does not. The heads are chosen by where their
 weight goes from the last position of windows of the validation split. All of it goes to
 docs/source/chosen.json, with what step 7 makes of the line: the page shows its row before its
-weights are loaded. The pairs that lesson 16 learns to join go there, too. Needs data/input.txt, and
-what export.py has written.
+weights are loaded. The loss of steps 6 and 7 after each block is one over the
+whole split. The pairs that lesson 16 learns to join go there, too. Needs data/input.txt, and what
+export.py has written.
 """
 
 import argparse
@@ -126,6 +127,23 @@ def where_heads_look(model: nn.Module, tokens: Tensor, apart: Tensor) -> dict:
     }
 
 
+@torch.no_grad()
+def path_losses(model: nn.Module, tokens: Tensor) -> list[float]:
+    """The loss where the last norm and lm_head read out x before the blocks, and after each."""
+    size, path, sums = model.block_size, [], 0
+    for block in model.blocks:
+        block.register_forward_hook(lambda block, x, out: path.append(out))
+    model.blocks[0].register_forward_pre_hook(lambda block, x: path.append(x[0]))
+    windows = tokens.unfold(0, size + 1, size)  # (N, T+1), the whole split
+    for group in windows.split(128):
+        path.clear()
+        model(group[:, :-1])
+        logits = [model.lm_head(model.norm(x)).transpose(1, 2) for x in path]  # (B, V, T) each
+        loss = [F.cross_entropy(row, group[:, 1:], reduction="sum") for row in logits]
+        sums += torch.stack(loss)
+    return [round(loss, 3) for loss in (sums / (len(windows) * size)).tolist()]
+
+
 def main() -> None:
     """Search, measure, and write what was found."""
     about, details = __doc__.split("\n", 1)
@@ -157,6 +175,8 @@ def main() -> None:
         for name, model in models.items()
         if name != STEPS[0]
     }
+    for name in ("06_residual_layernorm", BESIDE):
+        heads[name]["path"] = path_losses(models[name], all_tokens)
     after = text.split("\n" + line)[1].split("\n")[0]  # the rest of that line
     kept = {
         "line": line,

@@ -47,14 +47,14 @@ function openedCell(name, h, window, weights) {
   return cell;
 }
 
-/* What the model of a step computes on the characters that it sees from the chosen one. */
+/* What the model of a step computes on the characters that it sees from the chosen one, and what follows. */
 function lookInside(name) {
   const one = model(name);
   const at = here(), T = one.block_size;
   const window = idx().slice(Math.max(0, at + 1 - T), at + 1);
   const past = LanguageModel.past(one.masked);
   one.forward(window, past);
-  return { window, heads: headsOf(name, one).map((p) => past.heads.get(p)) };
+  return { one, window, next: idx()[at + 1], path: past.path, heads: headsOf(name, one).map((p) => past.heads.get(p)) };
 }
 
 /* The sentence over the picture: where the opened position looks. */
@@ -68,7 +68,7 @@ function lookSaid(name, h, { t }, weights, window) {
 
 function drawHeads(view) {
   const { name, inside } = view;
-  const { window, heads } = lookInside(name);
+  const { one, window, next, path, heads } = lookInside(name);
   const h = Math.min(state.head[name] ?? FIRST.heads[name].back, heads.length - 1);
   const held = inside.contains(document.activeElement) && document.activeElement.dataset.keep;
   const parts = [];
@@ -84,6 +84,7 @@ function drawHeads(view) {
   } else {
     parts.push(said("This head's block is skipped."));
   }
+  if (path) parts.push(drawPath(name, one, path, window, next));
   inside.replaceChildren(...parts);
   if (held) inside.querySelector(`[data-keep="${held}"]`)?.focus({ preventScroll: true });
 }

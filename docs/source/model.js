@@ -132,6 +132,9 @@ function embeddings(idx, p, past) {
   return add(embedding(idx, p.token_embedding), embedding(positions, p.position_embedding));
 }
 
+/* From step 6 on: x after the blocks (T, C) to logits (T, V). */
+const readOut = (x, p) => linear(layerNorm(x, p.norm), p.lm_head);
+
 /* The forward of each step: idx (T,) to logits (T, V). */
 const FORWARD = {
   "01_bigram": (idx, p) => embedding(idx, p.token_embedding),
@@ -155,8 +158,12 @@ const FORWARD = {
   },
   "06_residual_layernorm": (idx, p, past) => {
     let x = embeddings(idx, p, past); // (T, C)
-    for (const layer of Object.values(p.blocks)) x = residualBlock(x, layer, past); // (T, C)
-    return linear(layerNorm(x, p.norm), p.lm_head);
+    past.path = [x]; // what the blocks begin with, and what each makes of it
+    for (const layer of Object.values(p.blocks)) {
+      x = residualBlock(x, layer, past); // (T, C)
+      past.path.push(x);
+    }
+    return readOut(x, p);
   },
 };
 FORWARD["07_full_gpt"] = FORWARD["06_residual_layernorm"]; // the same network, larger
