@@ -5,7 +5,8 @@ Attention looks back only, so they do not change when the text grows, and each n
 through the blocks without the earlier characters.
 Expect the model of step 15, and the same text up to block_size characters. After that the window
 slides: the kept keys and values were computed while older characters were still in it. So the text
-differs from that of step 15; its loss is as good (python measure/sliding.py).
+differs from that of step 15, and is as good: after a full window the val loss is 1.520 through the
+cache and 1.519 computed anew (python measure/sliding.py).
 Try --max-iters 100 --max-new-tokens 3000 here and in step 15: with a full context our CPU took MSC16
 ms for a character instead of MSC15.
 """
