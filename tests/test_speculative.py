@@ -97,7 +97,10 @@ def test_each_text_has_the_probability_that_it_has_token_by_token(monkeypatch):
 
 DEFECTS = {
     "a refused token is drawn from all of p": ("(p[n] - q[n]).clamp(min=0)", "p[n]"),
-    "q is not normalised": ("q[i] = probabilities(counts.log(), temperature)", "q[i] = counts / 50"),
+    "q is not normalised": (
+        "q[i] = probabilities(counts.log(), temperature)",
+        "q[i] = counts / 50",
+    ),
     "refused keys stay in the cache": ("cache.drop(len(drafts) + 1 - len(tokens))", "pass"),
     "a key too many is dropped": ("+ 1 - len(tokens))", "+ 2 - len(tokens))"),
     "a draft sees further back than the context": (".triu(1 - config.block_size)", ""),
