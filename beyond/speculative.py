@@ -537,9 +537,9 @@ def main(config: Config) -> tuple[nn.Module, Corpus]:
         start, passes, chars = time.perf_counter(), 0, 0
         sample = model.generate(idx, config.max_new_tokens, draft, n_draft, config.temperature)
         with contextlib.suppress(KeyboardInterrupt):
-            for passes, tokens in enumerate(sample, start=1):  # noqa: B007
+            for tokens in sample:
                 text = tokenizer.decode(tokens[0])
-                chars += len(text)
+                passes, chars = passes + 1, chars + len(text)
                 print(text, end="", flush=True)
         rate = chars / (time.perf_counter() - start)
         print(f"\n{n_draft} drafts a pass: {passes} passes, {rate:,.0f} characters a second")

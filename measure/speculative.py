@@ -5,14 +5,14 @@
     python measure/speculative.py --flags "--n-embd 384 --n-head 6 --block-size 256"
 
 Takes the models of runs/measured/: the lesson on weight decay is the last lesson with one model,
-and the lesson on ensembles has four. The two write the same number of tokens in turns, A B A B ...,
-the script with each number of drafts, on one thread. A row gives the tokens of a pass, the
-milliseconds of its parts (the table drafts, the model computes, the rest), the characters a second,
-and how many times those of the lesson they are: the median of the turns, in brackets the
-quartiles. The first row is the lesson itself. With --flags the model has another size and random
-weights, so only the milliseconds of its passes say something: the table of the last trained model
-says how many tokens a pass would have. Figures go to measure/results/speculative.json, with
---flags to standard output alone. Needs a machine that does nothing else.
+and the lesson on ensembles has four. All write the same number of tokens in turns, A B A B ..., on
+one thread: the lesson, which is the first row, and the script with each number of drafts. A row
+gives the tokens of a pass, the milliseconds of its parts (the table drafts, the model computes, the
+rest), the characters a second, and how many times as fast as the lesson a token is: the median of
+the turns, in brackets the quartiles. With --flags the model has another size and random weights.
+Then only the milliseconds of a pass say something, since no draft fits such a model. Figures go to
+measure/results/speculative.json, with --flags to standard output alone. Needs a machine that does
+nothing else.
 """
 
 import functools
