@@ -35,7 +35,7 @@ from common.device import select_device
 class Config:
     """Every setting of a run; each is a flag: --batch-size 64."""
 
-    batch_size: int = 16  # sequences in a batch (B)
+    batch_size: int = 16  # sequences in a batch (B), shared out among the members
     block_size: int = 64  # longest context in tokens (T)
     vocab_size: int = 512  # tokens that the tokenizer knows (V)
     n_embd: int = 96  # width of the embeddings (C)
@@ -45,7 +45,7 @@ class Config:
     dropout: float = 0.0  # share of activations set to 0 in training
     learning_rate: float = 1e-2  # of AdamW and Muon, at its highest
     warmup_iters: int = 100  # optimiser steps in which the learning rate rises
-    weight_decay: float = 0.3  # of matrices
+    weight_decay: float = 0.3  # of matrices and tables
     max_iters: int = 2000  # optimiser steps
     eval_interval: int = 500  # optimiser steps between evaluations
     eval_iters: int = 20  # batches of each split in an evaluation
@@ -77,7 +77,7 @@ class Rotary(nn.Module):
     def forward(self, x: Tensor, start: int) -> Tensor:
         T = x.shape[2]
         cos, sin = self.cos[start : start + T], self.sin[start : start + T]  # (T, head_size / 2)
-        # The same feature of both halves is a pair: a point in the plane, which is turned.
+        # Feature i of the first half and feature i of the second half are a point in the plane.
         a, b = x.chunk(2, dim=-1)  # (B, n_head, T, head_size / 2) each
         return torch.cat((a * cos - b * sin, a * sin + b * cos), dim=-1)
 
@@ -90,7 +90,7 @@ class Cache:
         self.k = self.v = None
 
     def add(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Add those of T new positions, and return all, (B, n_head, S, head_size)."""
+        """Add keys and values of T positions, and return all, (B, n_head, S, head_size) each."""
         if self.k is not None:
             k, v = torch.cat((self.k, k), dim=2), torch.cat((self.v, v), dim=2)
         self.k, self.v = k[:, :, -self.block_size :], v[:, :, -self.block_size :]
@@ -110,7 +110,7 @@ class MultiHeadAttention(nn.Module):
         self.qkv = nn.Linear(config.n_embd, 3 * config.n_embd, bias=False)
         self.rotary = Rotary(config)
         self.proj = nn.Linear(config.n_embd, config.n_embd)
-        # A buffer is no weight: it goes to the device with the model and is never trained.
+        # A buffer is not a weight: it moves to the device with the model, and is not trained.
         self.register_buffer("tril", torch.tril(torch.ones(config.block_size, config.block_size)))
         # So that the model relies on no single number, training sets a random share of them to 0.
         self.dropout = nn.Dropout(config.dropout)
@@ -124,18 +124,18 @@ class MultiHeadAttention(nn.Module):
         v = v.view(B, T, self.n_head, C // self.n_head).transpose(1, 2)  # (B, n_head, T, head_size)
         # Long queries and keys make softmax pick a single position, so all get one length.
         q, k = F.rms_norm(q, q.shape[-1:]), F.rms_norm(k, k.shape[-1:])
-        # Keys are kept as they are and then turned: when the window slides, their positions change,
-        # and all distances stay.
+        # The cache holds keys before they are turned: when the window slides, each key moves to a
+        # smaller position and is turned anew. The distances stay the same.
         if cache is not None:
             k, v = cache.add(k, v)  # (B, n_head, S, head_size)
-        S = k.shape[2]  # keys; the queries belong to the last T of them
+        S = k.shape[2]  # number of keys; the T queries are at the last T positions
         # A turned query times a turned key depends on their distance, not on where the two stand.
         q, k = self.rotary(q, S - T), self.rotary(k, 0)
         scores = q @ k.transpose(-2, -1)  # (B, n_head, T, S), how well each query fits each key
-        # A sum of head_size products has head_size times their variance. Without the root below,
-        # softmax of such large scores picks a single position, and the others get no gradient.
+        # A score sums head_size products, so its variance grows with head_size. Without this root,
+        # softmax would give nearly all weight to one position, and the others almost no gradient.
         scores = scores * k.shape[-1] ** -0.5
-        # Position t has to predict what comes at t+1, so it must not see it: exp(-inf) is 0.
+        # Position t has to predict t+1, so later positions get the weight 0, which is exp(-inf).
         scores = scores.masked_fill(self.tril[S - T : S, :S] == 0, float("-inf"))
         weights = F.softmax(scores, dim=-1)  # (B, n_head, T, S), each row sums to 1
         x = self.dropout(weights) @ v  # (B, n_head, T, head_size), an average of values
@@ -167,12 +167,13 @@ class Block(nn.Module):
         super().__init__()
         self.attention = MultiHeadAttention(config)
         self.feed_forward = FeedForward(config)
-        # So that a sub-layer finds inputs of one scale, each vector gets mean 0 and variance 1.
+        # Each vector gets mean 0 and variance 1, and then a learnt scale and shift, so that the
+        # inputs of all sub-layers have one size.
         self.norm1 = nn.LayerNorm(config.n_embd)
         self.norm2 = nn.LayerNorm(config.n_embd)
 
     def forward(self, x: Tensor, cache: Cache | None = None) -> Tensor:
-        # A sum passes the gradient on whole, so it reaches the first block through all the others.
+        # The gradient of x + f(x) reaches x unchanged, so the first block gets its full gradient.
         x = x + self.attention(self.norm1(x), cache)  # (B, T, C)
         x = x + self.feed_forward(self.norm2(x))  # (B, T, C)
         return x
@@ -204,7 +205,7 @@ class Member(nn.Module):
 def average(logits: list[Tensor]) -> Tensor:
     """Logits of the mean of several guesses: (B, T, V) each to (B, T, V)."""
     log_probs = torch.stack([F.log_softmax(guess, dim=-1) for guess in logits])  # (M, B, T, V)
-    # A sum does for the mean, since softmax takes no notice of a constant.
+    # The mean is the sum divided by M. Softmax gives the same for both, so the sum is enough.
     return log_probs.logsumexp(dim=0)
 
 
@@ -219,23 +220,23 @@ class LanguageModel(nn.Module):
     def forward(
         self, idx: Tensor, targets: Tensor | None = None, caches: list[list[Cache]] | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """Logits (B, T, V) of what follows, and their mean loss in nats: None without targets.
-
-        In training the loss is the mean of the members' own losses.
-        """
-        guesses = [m(idx, caches[i] if caches else None) for i, m in enumerate(self.members)]
-        logits = average(guesses)  # (B, T, V)
+        """Logits (B, T, V) of the next token, and the mean loss in nats (None without targets)."""
+        if self.training:
+            # Members that learn from different sequences make different errors: each has its share.
+            shares = idx.tensor_split(len(self.members))  # (B / M, T) each
+            logits = torch.cat([m(x) for m, x in zip(self.members, shares, strict=True)])
+        else:
+            guesses = [m(idx, caches[i] if caches else None) for i, m in enumerate(self.members)]
+            logits = average(guesses)  # (B, T, V)
         if targets is None:
             return logits, None
-        # Each member learns alone: with a loss of the average, a member would rely on the others.
-        judged = guesses if self.training else [logits]
         # cross_entropy takes one row of logits per target, so B and T become one dimension.
-        losses = [F.cross_entropy(guess.flatten(0, 1), targets.flatten()) for guess in judged]
-        return logits, torch.stack(losses).mean()
+        loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten())  # (B*T, V), (B*T,)
+        return logits, loss
 
     @torch.no_grad()
     def generate(self, idx: Tensor, max_new_tokens: int) -> Iterator[Tensor]:
-        """Continue idx (B, T) in evaluation mode, yielding each next token (B, 1) as drawn."""
+        """Continue the tokens idx (B, T), and yield each next token (B, 1) when it is drawn."""
         self.eval()
         caches = [[Cache(self.block_size) for _ in member.blocks] for member in self.members]
         for _ in range(max_new_tokens):
@@ -273,7 +274,7 @@ def estimate_loss(model: nn.Module, corpus: Corpus, config: Config) -> dict[str,
             with autocast(config, x.device):
                 _, loss = model(x, y)
             losses[i] = loss.item()
-        # A loss per token grows with the length of the tokens, so this one is per character.
+        # A loss per token grows with the length of the tokens, so the mean is given per character.
         tokens_per_char = len(corpus.splits[split]) / len(corpus.texts[split])
         means[split] = losses.mean().item() * tokens_per_char
     model.train()
@@ -281,7 +282,7 @@ def estimate_loss(model: nn.Module, corpus: Corpus, config: Config) -> dict[str,
 
 
 def learning_rate_at(step: int, config: Config) -> float:
-    """The learning rate of a step: it rises in the warm-up, then falls in a line to zero."""
+    """The learning rate of a step: it rises in the warm-up, then falls straight to zero."""
     # The averages in AdamW hold few gradients in the first steps, so these steps are small.
     if step < config.warmup_iters:
         return config.learning_rate * (step + 1) / config.warmup_iters
@@ -331,7 +332,7 @@ class Muon(torch.optim.Optimizer):
             # Entries near 0.2 as in AdamW's steps, so both take one learning rate: 2502.16982.
             scale = 0.2 * max(updates.shape[1:]) ** 0.5
             for p, update in zip(group["params"], updates, strict=True):
-                # Each weight shrinks by a share, and grows back where gradients keep asking for it.
+                # Only weights that the gradients keep enlarging stay large.
                 p.mul_(1 - group["lr"] * group["weight_decay"])
                 p.sub_(update, alpha=group["lr"] * scale)
 
@@ -344,7 +345,7 @@ def train(model: nn.Module, corpus: Corpus, config: Config) -> None:
     tables = [p for m in model.members for p in (m.token_embedding.weight, m.lm_head.weight)]
     vectors = [p for p in model.parameters() if p.dim() < 2]
     muon = Muon(matrices, lr=config.learning_rate, weight_decay=config.weight_decay)
-    # A bias or a scale is one number for a whole feature, so it does not decay.
+    # Biases and scales are few, too few to learn a text by heart, so they do not decay.
     groups = [{"params": tables}, {"params": vectors, "weight_decay": 0.0}]
     # AdamW divides the step of each weight by the usual size of its gradients.
     # fused: one operation updates all weights, which takes less time.
@@ -369,8 +370,8 @@ def train(model: nn.Module, corpus: Corpus, config: Config) -> None:
             muon.step()
 
 
-# A token stays within a piece: a word or punctuation, each with the space before it, or white
-# space. If tokens spanned two words, a word would become other tokens beside each neighbour.
+# A token stays within a piece: white space, or a word or punctuation with the space before it.
+# Tokens across two words would split a word differently beside each neighbour.
 PIECE = re.compile(r" ?\w+| ?[^\w\s]+|\s+")
 
 
@@ -390,7 +391,7 @@ def learn_merges(text: str, chars: list[str], vocab_size: int) -> list[tuple[int
 
     Of pairs that are equally common, the pair whose tokens were learnt first is merged.
     """
-    # Most pieces occur often, so the pairs of each distinct piece are counted once and multiplied.
+    # The text repeats its pieces, so the pairs of each are counted once, and then multiplied.
     occurrences = Counter(PIECE.findall(text))
     characters = CharTokenizer("".join(chars))
     tokens = {piece: characters.encode(piece) for piece in occurrences}
@@ -487,7 +488,7 @@ def read_twice(model: nn.Module, corpus: Corpus, config: Config) -> None:
 
 
 def main(config: Config) -> tuple[nn.Module, Corpus]:
-    """Train a model from scratch, print what it writes after the prompt, and return both."""
+    """Train a model, print what it writes after the prompt, and return the model and the corpus."""
     torch.manual_seed(config.seed)
     device = select_device(config.device)
     texts = read_text(config.data)
@@ -495,7 +496,7 @@ def main(config: Config) -> tuple[nn.Module, Corpus]:
     merges = learn_merges(texts["train"], chars, config.vocab_size)
     corpus = Corpus(texts, PairTokenizer(chars, merges), device, config.seed)
     tokenizer = corpus.tokenizer
-    # A model can only continue: without a prompt, it continues the first of chars, a line end.
+    # A model can only continue a text. Without a prompt it continues chars[0], here a line end.
     idx = torch.tensor([tokenizer.encode(config.prompt or tokenizer.chars[0])], device=device)
     model = LanguageModel(config, tokenizer.vocab_size).to(device)
     parameters = sum(p.numel() for p in model.parameters())

@@ -131,7 +131,8 @@ def test_tokens_are_drawn_so_in_many_draws():
     first = torch.tensor([tokens[0] for tokens in drawn]).bincount(minlength=3) / len(drawn)
     torch.testing.assert_close(first, p[0], atol=0.01, rtol=0)
     second = torch.tensor([tokens[1] for tokens in drawn if len(tokens) > 1])
-    assert len(second) / len(drawn) == pytest.approx(torch.minimum(p[0], q[0]).sum().item(), abs=0.01)
+    both = torch.minimum(p[0], q[0]).sum().item()
+    assert len(second) / len(drawn) == pytest.approx(both, abs=0.01)
     second = second.bincount(minlength=3) / len(second)
     torch.testing.assert_close(second, p[1], atol=0.015, rtol=0)
 
