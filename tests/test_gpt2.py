@@ -41,7 +41,7 @@ def random_tensors():
     for name in norms:
         tensors[f"{name}.weight"] += 1
     mask = torch.tril(torch.ones(1, 1, CONTEXT, CONTEXT))
-    return tensors | {f"h.{i}.attn.bias": mask for i in (0, 1)}
+    return tensors | {f"h.{i}.attn.bias": mask.clone() for i in (0, 1)}
 
 
 def write_tokenizer(folder):
