@@ -7,6 +7,9 @@ import io
 import os
 import re
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -117,6 +120,28 @@ def test_a_run_that_broke_off_goes_on_to_the_same_numbers(whole, tmp_path, broke
     assert go(path, "--resume") == from_step(20, whole[1])  # a finished run only samples
 
 
+def test_at_most_50_steps_are_lost_wherever_a_run_breaks(path, monkeypatch):
+    assert tool.Config().save_interval == 50
+    path.unlink()
+    lost = {}  # steps that would be, at each step
+
+    def learning_rate_at(step, config, real=tool.learning_rate_at):
+        if step > 0:
+            lost[step] = step - load(path)["step"]
+        return real(step, config)
+
+    def replace(part, path, real=Path.replace):
+        if len(lost) == 8:  # the third checkpoint, after 9 steps
+            raise Killed
+        real(part, path)
+
+    monkeypatch.setattr(tool, "learning_rate_at", learning_rate_at)
+    monkeypatch.setattr(Path, "replace", replace)
+    go(path)
+    assert [*lost.values()] == [0, 1, 2, 3, 0, 1, 2, 3]
+    assert load(path)["step"] == 9 - RUN["save_interval"]
+
+
 def test_a_finished_run_goes_on_with_more_steps_and_other_settings(path, monkeypatch):
     seen = []
 
@@ -184,6 +209,48 @@ def test_ctrl_c_says_where_the_run_goes_on_and_samples_from_the_newest_weights(p
         go(path, eval_interval=50, save_interval=1)
     assert load(path)["step"] == 12
     assert same(model.state_dict(), load(path)["model"])
+
+
+# The script, which sends itself a signal between the gradients and the optimisers' step.
+SIGNALLED = """
+import os, sys
+sys.path.insert(0, {root!r})
+from beyond import checkpoint as tool
+signal, at, real = int(sys.argv[1]), int(sys.argv[2]), tool.learning_rate_at
+def learning_rate_at(step, config):
+    if step == at:
+        os.kill(os.getpid(), signal)
+    return real(step, config)
+tool.learning_rate_at = learning_rate_at
+tool.main(tool.parse_args(sys.argv[3:]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="needs Unix signals")
+def test_a_process_that_signals_end_again_and_again_ends_at_the_same_numbers(tmp_path):
+    whole, path, script = tmp_path / "a.pt", tmp_path / "b.pt", tmp_path / "signalled.py"
+    script.write_text(SIGNALLED.format(root=str(SAMPLE.parent.parent)), encoding="utf-8")
+
+    def process(path, number=0, at=-1):
+        """Exit status and output of a run with the default intervals."""
+        words = flags(path, "--resume", max_iters=600, eval_interval=500, save_interval=50)
+        words = [sys.executable, script, str(int(number)), str(at), *words]
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        done = subprocess.run(words, capture_output=True, text=True, env=environment)
+        assert done.stderr == ""
+        return done.returncode, done.stdout.replace(str(path), "PATH")
+
+    _, printed = process(whole)
+    breaks = ((signal.SIGKILL, 177, 151), (signal.SIGTERM, 251, 251), (signal.SIGINT, 350, 301))
+    for number, at, kept in (*breaks, (signal.SIGKILL, 550, 501)):
+        status, out = process(path, number, at)
+        assert status == (0 if number == signal.SIGINT else -number)
+        assert load(path)["step"] == kept
+        if number == signal.SIGINT:
+            assert "\nPATH: --resume goes on from step 301\n" in out
+    assert process(path) == (0, from_step(501, printed))
+    assert same(load(path), load(whole))
 
 
 def test_a_file_that_is_written_half_way_replaces_nothing(path):

@@ -6,21 +6,25 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 
 import pytest
-import test_checkpoint
 import torch
 
 from common.download import SAMPLE
 
 tool, alone = (importlib.import_module(f"beyond.{name}") for name in ("distributed", "checkpoint"))
-SMALL = {"batch_size": 8, "dropout": 0.0, "warmup_iters": 10, "save_interval": 5}
+SMALL = {"vocab_size": 80, "n_embd": 16, "n_head": 2, "n_layer": 1, "block_size": 8}
+SMALL |= {"batch_size": 8, "dropout": 0.0, "warmup_iters": 10, "device": "cpu"}
+SMALL |= {"max_iters": 20, "eval_interval": 5, "eval_iters": 2, "max_new_tokens": 20}
+SMALL |= {"n_member": 2, "save_interval": 5}
 unix = pytest.mark.skipif(os.name != "posix", reason="torchrun does not start on Windows")
 
-# The script, in which each rank notes its slices, its random state and what it saves.
+# The script, with flags for each rank: each notes its slices, its random state and what it saves.
 WATCH = """
 import json, sys, pathlib
 sys.path.insert(0, {root!r})
@@ -35,11 +39,27 @@ def watched_save(*args):
     seen["saves"] += 1
     save(*args)
 tool.LanguageModel.forward, tool.save = watched_forward, watched_save
-tool.main(tool.parse_args())
+for_ranks = json.loads(sys.argv[1])
+tool.main(tool.parse_args(sys.argv[2:] + for_ranks[tool.RANK]))
 seen = dict(x=seen["x"][:3], state=seen["state"][0], saves=seen["saves"])
 seen["threads"] = [name.read_text() for name in pathlib.Path("/proc/self/task").glob("*/comm")]
 pathlib.Path(__file__).with_name("seen%d.json" % tool.RANK).write_text(json.dumps(seen))
 """
+
+
+def flags(path, *switches, **settings):
+    text = path.with_name("text.txt")
+    text.write_text(SAMPLE.read_text(encoding="utf-8")[:4000], encoding="utf-8")
+    settings = SMALL | {"data": text, "checkpoint": path} | settings
+    words = [word for k, v in settings.items() for word in ("--" + k.replace("_", "-"), str(v))]
+    return [*words, "--float32", *switches]
+
+
+def go(path, *switches, script=tool, **settings):
+    """What one process prints: here, and without the name of its checkpoint."""
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        script.main(script.parse_args(flags(path, *switches, **settings)))
+    return out.getvalue().replace(str(path), "PATH")
 
 
 @contextlib.contextmanager
@@ -75,17 +95,6 @@ def wait_for(process, start):
         assert process.poll() is None, process.stderr.read()
 
 
-def flags(path, *switches, **settings):
-    return test_checkpoint.flags(path, "--float32", *switches, **SMALL | settings)
-
-
-def go(path, *switches, script=tool, **settings):
-    """What a process alone prints: here, and without the name of its checkpoint."""
-    with contextlib.redirect_stdout(io.StringIO()) as out:
-        script.main(script.parse_args(flags(path, *switches, **settings)))
-    return out.getvalue().replace(str(path), "PATH")
-
-
 def losses(printed):
     found = re.findall(r"^step (\d+): train loss (.+), val loss (.+)$", printed, flags=re.MULTILINE)
     assert len({step for step, *_ in found}) == len(found)  # each once
@@ -98,6 +107,12 @@ def assert_same_curve(printed, whole, first=0):
     assert list(printed) == [step for step in whole if step >= first]
     for step in printed:
         assert printed[step] == pytest.approx(whole[step], abs=1e-3)
+
+
+def watch(tmp_path, *for_ranks):
+    script = tmp_path / "watch.py"
+    script.write_text(WATCH.format(root=str(SAMPLE.parent.parent)), encoding="utf-8")
+    return script, json.dumps(for_ranks)
 
 
 def seen_by(tmp_path, rank):
@@ -130,13 +145,13 @@ def test_what_processes_cannot_share_is_one_line(tmp_path, monkeypatch):
 @pytest.mark.parametrize("processes", [2, 4])
 def test_several_processes_train_what_one_does(tmp_path, processes):
     long, path = {"max_iters": 200, "eval_interval": 20}, tmp_path / "model.pt"
-    script = tmp_path / "watch.py"
-    script.write_text(WATCH.format(root=str(SAMPLE.parent.parent)), encoding="utf-8")
-    command = [sys.executable, script, *flags(tmp_path / "one.pt", **long)]
+    script, no_flags = watch(tmp_path, *[[]] * processes)
+    words = [no_flags, *flags(tmp_path / "one.pt", **long)]
+    command = [sys.executable, script, *words]
     whole = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     one = seen_by(tmp_path, 0)
     where = ("--standalone", f"--nproc-per-node={processes}")
-    with torchrun(path, flags(path, **long), script, where) as process:
+    with torchrun(path, [no_flags, *flags(path, **long)], script, where) as process:
         out, _ = finish(process)
     assert_same_curve(out, whole)
     assert losses(out)[199][1] < losses(out)[0][1] - 0.5  # it has learnt something
@@ -171,6 +186,50 @@ def test_workers_that_are_killed_are_started_again_and_go_on(tmp_path, killed):
         out, _ = finish(process)
     assert min(losses(out)) > 0
     assert_same_curve(out, whole, first=min(losses(out)))
+
+
+@unix
+@pytest.mark.slow
+def test_two_terminals_share_a_run_and_a_machine_without_the_checkpoint_gets_it(tmp_path):
+    """Each terminal has a checkpoint of its own, as two machines without a shared folder."""
+    whole, older, newer = go(tmp_path / "one.pt"), tmp_path / "older.pt", tmp_path / "newer.pt"
+    go(older, max_iters=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tool, "learning_rate_at", breaks_at_12)
+        with pytest.raises(ZeroDivisionError):
+            go(newer)
+    script, for_ranks = watch(tmp_path, ["--checkpoint", str(older)], ["--checkpoint", str(newer)])
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        endpoint = f"127.0.0.1:{listener.getsockname()[1]}"
+    where = ["--nnodes=2", "--nproc-per-node=1", "--rdzv-id=1", "--rdzv-backend=c10d"]
+    where += [f"--rdzv-endpoint={endpoint}", "--local-addr=127.0.0.1"]
+    words = [for_ranks, *flags(tmp_path / "no.pt", "--resume")]
+    with (
+        torchrun(older, words, script, where) as a,
+        torchrun(older, words, script, where) as b,
+    ):
+        printed = [finish(process)[0] for process in (a, b)]
+    (out,) = filter(None, printed)
+    assert_same_curve(out, whole, first=11)
+    assert torch.load(older, weights_only=True)["step"] == 20
+    assert torch.load(newer, weights_only=True)["step"] == 11  # rank 0 alone saves
+
+
+def breaks_at_12(step, config):
+    return 1e-2 * alone.learning_rate_at(step, config) / (1e-2 if step < 12 else 0)
+
+
+@unix
+@pytest.mark.slow
+def test_different_texts_are_refused(tmp_path):
+    path, other = tmp_path / "model.pt", tmp_path / "other.txt"
+    shutil.copy(SAMPLE, other)
+    script, for_ranks = watch(tmp_path, [], ["--data", str(other)])
+    with torchrun(path, [for_ranks, *flags(path)], script) as process:
+        out, err = finish(process, 1)
+    assert "the processes have different texts: all need the same --data" in err
+    assert not path.exists()
 
 
 @unix

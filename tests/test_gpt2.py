@@ -2,7 +2,9 @@
 
 import importlib
 import json
+import os
 import random
+import subprocess
 import sys
 from pathlib import Path
 
@@ -41,28 +43,39 @@ def random_tensors():
     for name in norms:
         tensors[f"{name}.weight"] += 1
     mask = torch.tril(torch.ones(1, 1, CONTEXT, CONTEXT))
-    return tensors | {f"h.{i}.attn.bias": mask.clone() for i in (0, 1)}
+    return tensors | {f"h.{i}.attn.bias": mask for i in (0, 1)}
 
 
-def write_tokenizer(folder):
-    """A small GPT-2 as the hub has it, without its weights."""
-    config = {"vocab_size": len(VOCABULARY), "layer_norm_epsilon": 1e-5} | SHAPE
+def write_safetensors(path, tensors):
+    """As the published file has them: in any order, and the first number at an odd byte."""
+    names = list(tensors)
+    random.Random(1).shuffle(names)
+    header, data = {"__metadata__": {"format": "pt"}}, b""
+    for name in names:
+        numbers = tensors[name].numpy().tobytes()
+        offsets = [len(data), len(data) + len(numbers)]
+        header[name] = {"dtype": "F32", "shape": list(tensors[name].shape), "data_offsets": offsets}
+        data += numbers
+    text = json.dumps({name: header[name] for name in sorted(header)}).encode()
+    text += b" " * (1 - len(text) % 2)
+    path.write_bytes(len(text).to_bytes(8, "little") + text + data)
+
+
+def write_folder(folder, tensors=None, **settings):
+    """A small GPT-2 as the hub has it."""
+    config = {"vocab_size": len(VOCABULARY), "layer_norm_epsilon": 1e-5} | SHAPE | settings
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "vocab.json").write_text(json.dumps({text: i for i, text in enumerate(VOCABULARY)}))
     merges = "\n".join(["#version: 0.2", *MERGES, ""])
     (folder / "merges.txt").write_text(merges, encoding="utf-8")
+    write_safetensors(folder / "model.safetensors", tensors or random_tensors())
     return folder
-
-
-def save(folder, tensors):
-    safetensors = pytest.importorskip("safetensors.torch", reason="needs beyond/requirements.txt")
-    safetensors.save_file(tensors, folder / "model.safetensors")
 
 
 @pytest.fixture
 def folder(tmp_path):
-    save(tmp_path, random_tensors())
-    return write_tokenizer(tmp_path)
+    pytest.importorskip("safetensors", reason="needs beyond/requirements.txt")
+    return write_folder(tmp_path)
 
 
 def load(folder, **settings):
@@ -94,7 +107,7 @@ def test_logits_loss_and_text_are_those_of_hugging_face(folder, names):
     else:
         prefix = names.removesuffix("h.0.ln_1.bias")
         prefixed = {prefix + name: tensor for name, tensor in tensors.items()}
-        save(folder, prefixed)
+        write_safetensors(folder / "model.safetensors", prefixed)
     _, ours, _ = load(folder)
     ours.eval()
 
@@ -126,11 +139,34 @@ def test_the_real_weights_write_what_is_published():
     assert text == [int(token) for token in expected.split()]
 
 
+@pytest.mark.slow
+def test_a_shorter_context_has_the_first_positions(folder):
+    (_, whole, _), (_, short, _) = load(folder), load(folder, block_size=8)
+    assert (whole.block_size, short.block_size) == (CONTEXT, 8)
+    idx = torch.arange(8)[None]
+    torch.testing.assert_close(short(idx)[0], whole(idx)[0])
+    assert len(list(short.generate(idx.repeat(1, 3), 3))) == 3
+
+
+@pytest.mark.slow
+def test_temperature_and_top_k(folder):
+    _, model, _ = load(folder)
+    idx = torch.arange(8).repeat(64, 1)
+    best = model(idx)[0][0, -1].topk(3).indices.tolist()
+
+    def drawn(temperature, top_k):
+        return set(next(model.generate(idx, 1, temperature, top_k)).flatten().tolist())
+
+    assert drawn(0, 0) == drawn(1e-3, 0) == drawn(1, 1) == {best[0]}
+    assert drawn(1, 3) == set(best)
+    assert len(drawn(1, 0)) > 3
+
+
 # --- The tokenizer ---
 
 
 def test_a_small_vocabulary(tmp_path):
-    tokenizer = gpt2.PairTokenizer(write_tokenizer(tmp_path))
+    tokenizer = gpt2.PairTokenizer(write_folder(tmp_path))
     names = [VOCABULARY[token] for token in tokenizer.encode("the the hehé")]
     assert names == ["t", "he", "Ġthe", "Ġ", "he", "h", "Ã", "©"]
     assert tokenizer.vocab_size == len(VOCABULARY)
@@ -142,7 +178,7 @@ def test_a_small_vocabulary(tmp_path):
 
 @pytest.mark.parametrize(("merges", "pieces"), [("a b\nb c", "ab c"), ("b c\na b", "a bc")])
 def test_of_two_pairs_the_one_that_was_learnt_first_is_merged(tmp_path, merges, pieces):
-    folder = write_tokenizer(tmp_path)
+    folder = write_folder(tmp_path)
     names = [*BYTES, "ab", "bc"]
     (folder / "vocab.json").write_text(json.dumps({text: i for i, text in enumerate(names)}))
     (folder / "merges.txt").write_text(f"#version: 0.2\n{merges}\n")
@@ -189,7 +225,7 @@ def test_losses_are_in_nats_per_character(tmp_path):
         def forward(self, x, y):
             return None, torch.tensor(2.0)
 
-    tokenizer = gpt2.PairTokenizer(write_tokenizer(tmp_path))
+    tokenizer = gpt2.PairTokenizer(write_folder(tmp_path))
     texts = {"train": " the" * 100, "val": "x" * 50}  # a token has 4 characters, and 1
     corpus = Corpus(texts, tokenizer, torch.device("cpu"), seed=1)
     config = gpt2.Config(block_size=8, eval_iters=2)
@@ -225,6 +261,15 @@ def test_a_character_may_span_tokens(folder, capsys, monkeypatch):
     assert capsys.readouterr().out.endswith("\n😀 é😀\ufffd\n")
 
 
+@pytest.mark.slow
+def test_a_console_that_lacks_characters(folder):
+    command = [sys.executable, ROOT / "beyond" / "gpt2.py", "--weights", folder, "--prompt", "é😀"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "cp1252"}
+    done = subprocess.run(command, capture_output=True, timeout=120, env=environment)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert "\né?" in done.stdout.decode("cp1252").replace("\r", "")
+
+
 # --- What the user can mend ---
 
 
@@ -242,16 +287,27 @@ def test_a_file_that_is_missing_or_something_else(folder, name):
 
 
 @pytest.mark.slow
-def test_weights_of_another_shape(folder):
-    save(folder, random_tensors() | {"ln_f.bias": torch.ones(1)})  # copy_ would spread it
-    with pytest.raises(InputError, match=r"ln_f\.bias is \(1,\), not \(48,\)$"):
-        load(folder)
+def test_files_that_do_not_fit_each_other(folder):
+    def error(tensors=None, **settings):
+        with pytest.raises(InputError) as raised:
+            load(write_folder(folder, random_tensors() | (tensors or {}), **settings))
+        return str(raised.value).removeprefix(f"cannot use {folder}{os.sep}")
+
+    one = {"ln_f.bias": torch.ones(1)}  # copy_ would spread it over the width
+    assert error(one) == "model.safetensors: ValueError: ln_f.bias is (1,), not (48,)"
+    assert error(n_layer=3) == "model.safetensors: KeyError: 'h.2.attn.c_attn.weight'"
+    assert error(n_layer=1).startswith("model.safetensors: ValueError: this model has no h.1.")
+    assert "wpe.weight is (32, 48), not (64, 48)" in error(n_positions=64)
+    assert error(n_head=5) == "config.json: AssertionError: n_head 5 does not divide n_embd 48"
+    assert "layer_norm_epsilon" in error(layer_norm_epsilon=1e-6)
+    assert "activation_function" in error(activation_function="gelu")
+    assert "vocab_size is 9" in error(vocab_size=9)
 
 
 def test_packages_that_are_missing(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "safetensors.torch", None)
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    for weights in (write_tokenizer(tmp_path), ""):
+    for weights in (write_folder(tmp_path), ""):
         with pytest.raises(InputError, match=r"^.* -m pip install -r \S*requirements\.txt$"):
             load(weights)
 
@@ -270,3 +326,17 @@ def test_the_hub_or_what_to_fetch_and_where_to_put_it(folder, monkeypatch):
     (folder / "merges.txt").unlink()
     with pytest.raises(InputError, match=r"^.*merges\.txt.* from https://\S+ .*--weights \S+$"):
         load("")
+
+
+def test_without_a_network_the_error_says_so(tmp_path):
+    """In a process of its own, with a cache that is empty, and forbidden to call the hub."""
+    pytest.importorskip("huggingface_hub", reason="needs beyond/requirements.txt")
+    command = [sys.executable, ROOT / "beyond" / "gpt2.py", "--device", "cpu"]
+    environment = os.environ | {"HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
+    assert done.returncode == 1
+    start = (
+        "GPT-2 could not be downloaded (no network, or no answer from the hub): save config.json"
+    )
+    assert done.stderr.startswith(start)
+    assert len(done.stderr.splitlines()) == 1
