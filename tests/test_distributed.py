@@ -131,7 +131,7 @@ def test_what_processes_cannot_share_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(tool, "WORLD_SIZE", 2)
     monkeypatch.setenv("LOCAL_RANK", "99")
     for batch_size, device, message in (
-        (5, "cpu", "2 processes cannot share a batch of 5"),
+        (6, "cpu", "2 processes with 2 members each cannot share a batch of 6"),
         (4, "mps", "processes cannot share a Mac's GPU: add --device cpu"),
         (4, "cuda", "this machine has no device 'cuda:99'; it has .*"),
     ):
