@@ -3,9 +3,8 @@
 New: every 50 optimiser steps a checkpoint is written to runs/. After Ctrl-C, kill -9 or a crash
 --resume goes on from it; on a CPU the losses and the sample are those of a run without a break.
 --sample writes a sample and trains nothing.
-After Ctrl-C the sample is from the newest weights. A finished run and --sample take them, too,
-unless the last evaluation found a higher val loss than an earlier one: then the weights of the
-evaluation with the lowest val loss.
+After Ctrl-C the sample is from the newest weights. So is that of a finished run or of --sample, if
+its last val loss was its lowest; if not, the weights with the lowest val loss are taken.
 --resume --max-iters 4000 trains a finished run further: the learning rate, which has fallen to
 zero, jumps back to the rate that a run of 4000 steps has there.
 Expect the losses of step 19.

@@ -3,9 +3,9 @@
 New: each process takes its slice of every batch, and their gradients are averaged (2006.15704).
     torchrun --standalone --nproc-per-node=2 beyond/distributed.py --resume
 starts two processes; --resume lets torchrun start them again after a failure. Without torchrun
-there is one. All processes need the same kind of processor: each updates a copy of the model, and
-copies that round differently drift apart. Ctrl-C ends them all; --sample then writes a sample.
-Expect the losses of one process, but for rounding. With dropout they differ: each process draws
+there is a single process. All processes need the same kind of processor: each updates a copy of the
+model, and copies that round differently drift apart. Ctrl-C ends them all; --sample then writes a sample.
+Expect the losses of a single process, except for rounding. With dropout they differ: each process draws
 masks of its own, since equal masks would drop the same places in every slice.
 """
 
@@ -41,7 +41,7 @@ from common.data import TINY_SHAKESPEARE, CharTokenizer, Corpus, read_text
 from common.device import select_device
 
 CHECKPOINT = Path(__file__).resolve().parent.parent / "runs" / f"{Path(__file__).stem}.pt"
-# What torchrun tells each process; without it there is one. Rank 0 prints, saves and samples.
+# torchrun tells each process its number and how many there are. Rank 0 prints, saves and samples.
 RANK = int(os.environ.get("RANK", 0))
 WORLD_SIZE = int(os.environ.get("WORLD_SIZE", 1))
 

@@ -240,9 +240,9 @@ def test_the_average_that_is_printed_is_that_of_its_terms(page):
         assert [w for w, _ in pairs] == pytest.approx(weights.tolist(), abs=0.01)
 
 
-def test_a_line_is_cut_as_lesson_16_cuts_it(open_page):
+def test_a_line_is_cut_as_lesson_17_cuts_it(open_page):
     page = open_page(BEYOND)
-    lesson = load("16_tokens")
+    lesson = load("17_tokens")
     merges = [tuple(pair) for pair in CHOSEN["merges"]]
     page.locator("#token-line").fill("so% é")  # what has no token stays
     assert page.locator(".cut .unknown").all_text_contents() == ["%", "é"]
@@ -252,7 +252,7 @@ def test_a_line_is_cut_as_lesson_16_cuts_it(open_page):
     for n in (0, 1, 40, len(merges)):
         tokenizer = lesson.PairTokenizer(TOKENIZER.chars, merges[:n])
         page.locator("#token-slider").fill(str(65 + n))
-        expected = [tokenizer.texts[token] for token in tokenizer.encode(line)]
+        expected = [tokenizer.pieces[token] for token in tokenizer.encode(line)]
         shown = [text.replace(" ", "␣").replace("\n", "↵") for text in expected]
         assert page.locator(".cut span").all_text_contents() == shown
         assert (

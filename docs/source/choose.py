@@ -8,7 +8,7 @@ step 7 guesses the character after it and step 1 does not. The heads are chosen 
 weight goes from the last position of windows of the validation split. All of it goes to
 docs/source/chosen.json, with what step 7 makes of the line: the page shows its row before its
 weights are loaded. The loss of steps 6 and 7 after each block is one over the
-whole split. The pairs that lesson 16 learns to join go there, too. Needs data/input.txt, and what
+whole split. The pairs that lesson 17 learns to join go there, too. Needs data/input.txt, and what
 export.py has written.
 """
 
@@ -184,9 +184,8 @@ def main() -> None:
         "means": means,
         "losses": [round(x, 3) for x in lost.tolist()],
     }
-    lesson = importlib.import_module("beyond.16_tokens")
-    size = lesson.parse_args(["--size", "laptop"]).vocab_size
-    merges = lesson.learn_merges(texts["train"], tokenizer.chars, size)
+    lesson = importlib.import_module("beyond.17_tokens")
+    merges = lesson.learn_merges(texts["train"], tokenizer.chars, lesson.Config.vocab_size)
     kept |= {"top": top, "heads": heads, "merges": merges}
     CHOSEN.write_text(json.dumps(kept, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n")
     print(f"{line!r}: {' '.join(f'{mean:.2f}' for mean in means.values())}")

@@ -103,7 +103,7 @@ function markNavigation() {
   }
 }
 
-/* A line cut into tokens, after the first n of the merges of step 16. */
+/* A line cut into tokens, after the first n of the merges of step 17. */
 function tokens(box, { chars, merges }) {
   const [line, slider, cut, count] = ["textarea", "input", ".cut", ".count"].map((name) => $(name, box));
   const piece = / ?[\p{L}\p{N}_]+| ?[^\p{L}\p{N}_\s]+|\s+/gu; // joins never cross a space before a word
