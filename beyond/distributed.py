@@ -4,9 +4,10 @@ New: each process takes its slice of every batch, and their gradients are averag
     torchrun --standalone --nproc-per-node=2 beyond/distributed.py --resume
 starts two processes; --resume lets torchrun start them again after a failure. Without torchrun
 there is a single process. All processes need the same kind of processor: each updates a copy of the
-model, and copies that round differently drift apart. Ctrl-C ends them all; --sample then writes a sample.
-Expect the losses of a single process, except for rounding. With dropout they differ: each process draws
-masks of its own, since equal masks would drop the same places in every slice.
+model, and copies that round differently drift apart. Ctrl-C ends them all; --sample then writes a
+sample.
+Expect the losses of a single process, except for rounding. With dropout they differ: each process
+draws masks of its own, since equal masks would drop the same places in every slice.
 """
 
 import argparse
