@@ -234,10 +234,12 @@ class Draft:
     """A table of what follows a token, and two tokens: how often each token did in a text."""
 
     def __init__(self, text: list[int], vocab_size: int) -> None:
-        self.vocab_size, self.after = vocab_size, defaultdict(Counter)
+        after = defaultdict(list)
         for a, b, c in zip(text, text[1:], text[2:], strict=False):
-            self.after[b][c] += 1
-            self.after[a, b][c] += 1
+            after[b].append(c)
+            after[a, b].append(c)
+        self.vocab_size = vocab_size
+        self.after = {key: torch.tensor(tokens) for key, tokens in after.items()}
 
     def draw(self, text: list[int], n: int, temperature: float) -> tuple[Tensor, Tensor]:
         """Continue a text by n tokens: the tokens (n), and the probabilities for each (n, V)."""
@@ -249,7 +251,8 @@ class Draft:
             counts = torch.ones(self.vocab_size)
             for key in (b, (a, b)):
                 counts *= 3 / counts.sum()
-                counts[list(self.after[key])] += torch.tensor(list(self.after[key].values()))
+                if key in self.after:
+                    counts += self.after[key].bincount(minlength=self.vocab_size)
             q[i] = probabilities(counts.log(), temperature)
             drafts.append(torch.multinomial(q[i], num_samples=1).item())
         return torch.tensor(drafts, dtype=torch.long), q

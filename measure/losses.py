@@ -129,7 +129,7 @@ def run(
     step.estimate_loss = watch
     with contextlib.redirect_stdout(io.StringIO()):
         model, corpus = step.main(config)
-    if seed == SEEDS[0] and not flags and not edits:
+    if seed == SEEDS[0] and not flags and not edits and not tuning:
         MODELS.mkdir(parents=True, exist_ok=True)
         torch.save(model.state_dict(), MODELS / f"{name}.pt")
     return {
