@@ -44,7 +44,7 @@ class Config:
     learning_rate: float = 1e-3  # of AdamW
     solved: int = 200  # solved sums to learn from, before the practice
     max_iters: int = 400  # optimiser steps on them
-    updates: int = 1000  # optimiser steps of the practice
+    updates: int = 1500  # optimiser steps of the practice
     problems: int = 32  # problems in an update
     group_size: int = 8  # answers to each of them
     practice_rate: float = 4e-4  # highest learning rate of the practice

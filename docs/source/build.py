@@ -41,8 +41,9 @@ MADE_BY = {  # the results, and what in measure/ writes each; its --help says th
     "pieces": "pieces.py",
     "vocabulary": "vocabulary.py",
     "reward": "reward.py",
+    "speculative": "speculative.py",
+    "reading": "reading.py",
 }
-MAY_BE_MISSING = ("reward",)  # its picture is left out then
 BESIDE = "07_full_gpt"  # its weights are a file beside the page
 BESIDE_SHAPE = {"config": {"n_head": 3, "n_layer": 6}}
 SCRIPTS = ["model", "train", "train_view", "line", "race", "typing", "write"]  # in their order
@@ -208,7 +209,7 @@ def read_results(names: list[str]) -> dict:
         path = RESULTS / f"{name}.json"
         if path.exists():
             found[name] = json.loads(path.read_text(encoding="utf-8"))
-        elif name not in MAY_BE_MISSING:
+        else:
             sys.exit(f"{path} is missing: run python measure/{command}")
     if missing := [name for name in names if name not in found["losses"]["steps"]]:
         sys.exit(f"not measured: run python measure/losses.py {' '.join(missing)}")
@@ -299,9 +300,10 @@ def build() -> dict[Path, str]:
         "turns": charts.turns(lab.turned_pairs()),
         "singular": charts.singular_values(*lab.singular_values()),
         "growing": charts.growing(cuts),
+        "answers": charts.right_answers(found["reward"]["runs"]),
+        "drafts": charts.drafts(found["speculative"]),
+        "reading": charts.reading(found["reading"]["runs"]),
     }
-    if "reward" in found:
-        pictures["answers"] = charts.right_answers(found["reward"]["runs"])
     pages = {}
     for page, kind in (("index.html", "step"), ("beyond.html", "lesson")):
         learning = {step["name"]: step["evaluations"] for step in by_kind[kind]}

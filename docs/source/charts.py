@@ -272,6 +272,54 @@ def right_answers(runs: dict[str, list[dict]]) -> str:
     return finish(figure, "answers")
 
 
+def labelled(axes: Axes, lines: dict[str, tuple[list[float], list[float], str]]) -> None:
+    """Draw lines of x, y and colour, each with its name beside its end."""
+    low, high = axes.get_ylim()
+    least = 18 * (high - low) / (axes.bbox.height * 72 / axes.figure.dpi)
+    ends = apart([-y[-1] for _, y, _ in lines.values()], least)
+    for (name, (x, y, colour)), height in zip(lines.items(), ends, strict=True):
+        axes.plot(x, y, "o-", color=colour, markersize=5, clip_on=False)
+        place = (1.03, (-height - low) / (high - low))
+        kind = {"va": "center", "color": SOFT if colour == BAR else colour}
+        axes.annotate(name, (x[-1], y[-1]), place, textcoords="axes fraction", **kind)
+
+
+def drafts(found: dict) -> str:
+    """How many tokens a pass gives, and how much faster a sample is, against the drafts."""
+    figure = Figure(figsize=(560 / 72, 280 / 72))
+    axes = plot(figure, 30, 14, 340, 220)
+    rows = {members: found[members][1:] for members in ("4", "1")}  # the first is the lesson's
+    x = [row["drafts"] for row in rows["1"]]
+    times = {key: [float(row["times"].split()[0]) for row in rows[key]] for key in rows}
+    tokens = [row["tokens_per_pass"] for row in rows["4"]]
+    axes.set(xlim=(0, x[-1]), ylim=(0.8, math.ceil(5 * max(tokens)) / 5), xticks=x)
+    axes.set_yticks([tenth / 10 for tenth in range(10, round(10 * axes.get_ylim()[1]) + 1, 5)])
+    axes.set_xlabel("drafts for a pass", color=SOFT, size=11)
+    lines = {
+        "tokens a pass": (x, tokens, BAR),
+        "times as fast, four models": (x, times["4"], INK),
+        "times as fast, one model": (x, times["1"], LOOK),
+    }
+    labelled(axes, lines)
+    return finish(figure, "drafts")
+
+
+def reading(runs: list[dict]) -> str:
+    """The loss in each tenth of the text that is read, without learning and with it."""
+    figure = Figure(figsize=(560 / 72, 280 / 72))
+    axes = plot(figure, 40, 14, 370, 220)
+    ways = {"without learning": ("no steps", BAR), "learning": ("adam", INK)}
+    lines = {}
+    for name, (key, colour) in ways.items():
+        tenths = zip(*(one[key]["tenths"] for one in runs), strict=True)
+        lines[name] = (list(range(1, 11)), [statistics.mean(seeds) for seeds in tenths], colour)
+    every = [loss for _, losses, _ in lines.values() for loss in losses]
+    axes.set(xlim=(1, 10), ylim=(min(every) - 0.03, max(every) + 0.03), xticks=range(1, 11))
+    axes.set_xlabel("tenth of the unseen text", color=SOFT, size=11)
+    labelled(axes, lines)
+    return finish(figure, "reading")
+
+
 def gradient_bars(gradients: dict) -> str:
     """A bar for the gradient of each block of steps 5 and 6; the lines go over all seeds."""
     figure, axes = paper(390, 246)
