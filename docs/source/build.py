@@ -56,7 +56,7 @@ EXAMPLES = [  # lines to tap, and what the page says of each
     ),
     (
         "hello",
-        "Here step 1 is best and step 6 worst: the text has no “hello”, and five letters are a"
+        "Here step 1 is best and step 6 worst: the text has no “hello”, and four letters are a"
         " small sample. Over all of the unseen text step 7 is best.",
     ),
 ]
