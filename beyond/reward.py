@@ -8,9 +8,13 @@ ChatGPT, too, continues texts first, learns from answers that people wrote, and 
 But a model gives most of its rewards, a penalty (KL) keeps it near to what it was, and its answers
 are language. Its other parts here: exercise 3 trains a model once more, exercise 2 leaves questions
 out of the loss (-100), and docs/own_text.md ends a sample at an empty line.
-Expect about 650 right answers to 1,000 unseen problems before the practice, and about 950 after it
-(one seed).
-Try --updates 0: about 650, what the solved sums alone teach.
+Expect 440 to 660 right answers to 1,000 unseen problems before the practice, and 930 to 970 after
+it, with three seeds. More steps on the solved sums give nothing: --max-iters 2000 --updates 0.
+Try --lenient --updates 150, a checker of the last digit alone: nearly every answer gets a reward,
+and 120 to 330 are right. The model learns what is rewarded, and not what was meant.
+Try --solved 100000 --max-iters 1000 --extra-digits 1 --updates 150: it adds three digits and is
+rewarded for four. At first no answer is right, so there is nothing to make likelier: the reward
+stays at 0, or near it. And it forgets: of 1,000 sums of three digits 5 to 78 are right at the end.
 """
 
 import argparse

@@ -14,7 +14,6 @@ line that the page opens with (choose.py), and at the end takes the picture (pic
 import argparse
 import json
 import math
-import statistics
 import subprocess
 import sys
 import tomllib
@@ -23,6 +22,7 @@ from pathlib import Path
 
 import charts
 import lab
+import tables
 from diffs import find_key, fold, folded_diff, hunks_between, lines_of, parts_by_line
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from latex2mathml.converter import convert
@@ -43,6 +43,13 @@ MADE_BY = {  # the results, and what in measure/ writes each; its --help says th
     "reward": "reward.py",
     "speculative": "speculative.py",
     "reading": "reading.py",
+}
+READINGS = {  # what the table calls the ways of measure/reading.py
+    "no steps": "no steps",
+    "adam": "steps of Adam",
+    "sgd": "steps of SGD",
+    "adam, random order": "steps of Adam, windows in a random order",
+    "adam, training split": "no steps, but as many before, on the training split",
 }
 BESIDE = "07_full_gpt"  # its weights are a file beside the page
 BESIDE_SHAPE = {"config": {"n_head": 3, "n_layer": 6}}
@@ -70,80 +77,6 @@ IN_THE_VIDEO = {  # the val loss that is said or shown there
     "06_residual_layernorm": "2.06",
     "07_full_gpt": "1.48",
 }
-
-
-# --- Tables ---
-
-
-def losses(steps: list[dict]) -> str:
-    """The table of losses in Markdown."""
-    rows = ["| script | parameters | val loss (lowest to highest) | in the video |"]
-    rows.append("| --- | --- | --- | --- |")
-    for step in steps:
-        size, said = step["settings"].get("size"), step["in_the_video"] or ""
-        link = f"[{step['file']}](../{step['file']})"
-        name = f"{link}, {size} size" if size else link
-        spread = f"{step['lowest']:.3f} to {step['highest']:.3f}"
-        if len(step["runs"]) == 1:
-            spread = f"seed {step['runs'][0]['seed']} alone"
-        spread = f"{step['val_loss']:.3f} ({spread})"
-        not_run = size == "laptop" and said  # the video's loss is one of the full size
-        rows.append(f"| {name} | {step['parameters']:,} | {spread} | {'' if not_run else said} |")
-        if not_run:
-            rows.append(f"| {link}, full size | | not run by us | {said} |")
-    return "\n".join(rows)
-
-
-def lessons_table(steps: list[dict], times: dict) -> str:
-    """The lessons with their val loss, the time of a step and the lines they add, in Markdown."""
-    rows = ["| lesson | the idea | val loss | ms a step | lines |", "| --- " * 5 + "|"]
-    for step in steps:
-        file, ms = Path(step["file"]).name, str(times["default"]["ms"][step["name"]])
-        if without := times["float32"]["ms"].get(step["name"]):
-            ms += f" ({without})"
-        cells = [f"[{file}]({file})", step["cause"], f"{step['val_loss']:.2f}", ms]
-        cells.append(f"{step['added'] - step['removed']:+d}".replace("-", "−"))
-        rows.append(f"| {' | '.join(cells)} |")
-    return "\n".join(rows)
-
-
-def vocabulary_table(found: dict) -> str:
-    """Val loss after equal seconds with each vocabulary, in Markdown."""
-    seconds = list(dict.fromkeys(row[0] for row in found["rows"]))
-    heads = "".join(f" after {one} s | steps |" for one in seconds)
-    rows = [f"| tokens |{heads}", "| --- |" + " --- | --- |" * len(seconds)]
-    for size in dict.fromkeys(row[1] for row in found["rows"]):
-        cells = [row for row in found["rows"] if row[1] == size]
-        rows.append(f"| {size:,} |" + "".join(f" {row[4]:.3f} | {row[3]:,} |" for row in cells))
-    return "\n".join(rows)
-
-
-def race_table(found: dict) -> str:
-    """Val loss and seconds of everybody, for each machine that raced, in Markdown."""
-    tables = []
-    for entry in found["times"]:
-        used = entry["machine"]
-        built = "with" if used["avx512_bf16"] else "without"
-        rows = ["| | ms a step | optimiser steps | seconds | val loss |", "| --- " * 5 + "|"]
-        for name, times in entry["ms"].items():
-            ms = statistics.median(times)
-            for steps, seeds in found["losses"][name].items():
-                cells = [name, f"{ms:.0f}", f"{int(steps):,}", f"{int(steps) * ms / 1000:.0f}"]
-                rows.append(f"| {' | '.join(cells)} | {statistics.mean(seeds):.2f} |")
-        head = f"{used['cores']} cores of an {used['cpu']} {built} AVX-512 BF16:\n\n"
-        tables.append(head + "\n".join(rows))
-    return "\n\n".join(tables)
-
-
-def put_in(path: Path, parts: dict[str, str]) -> str:
-    """The text of a file with parts between their markers, which are comments of Markdown."""
-    text = path.read_text(encoding="utf-8")
-    for name, part in parts.items():
-        start = f"<!-- {name}: written by docs/source/build.py -->\n"
-        end = f"\n<!-- end of {name} -->"
-        before, rest = text.split(start)
-        text = before + start + part + end + rest.split(end)[1]
-    return text
 
 
 TEXTS = ("problem", "reason", "idea", "do", "next")  # of steps.toml, which may hold figures
@@ -335,20 +268,22 @@ def build() -> dict[Path, str]:
             merges=len(chosen["merges"]),
             data=for_the_page(data),
         )
-    all_losses = losses(by_kind["step"] + by_kind["lesson"])
-    lessons = lessons_table(by_kind["lesson"], times)
-    tables = {
-        "losses": all_losses,
-        "vocabularies": vocabulary_table(found["vocabulary"]),
-        "race": race_table(raced),
+    parts = {
+        "losses": tables.losses(by_kind["step"] + by_kind["lesson"]),
+        "vocabularies": tables.vocabulary_table(found["vocabulary"]),
+        "race": tables.race_table(raced),
+        "rewards": tables.reward_table(found["reward"]["runs"]),
+        "drafts": tables.drafts_table(found["speculative"]),
+        "readings": tables.reading_table(found["reading"]["runs"], READINGS),
     }
+    lessons = tables.lessons_table(by_kind["lesson"], times)
     readme, beyond = ROOT / "measure" / "README.md", ROOT / "beyond" / "README.md"
     return {
         **{DOCS / page: text + "\n" for page, text in pages.items()},
         DOCS / "ladder.svg": charts.ladder(by_kind["step"], alone=True),
         DOCS / "race.svg": charts.seconds_figure(raced, alone=True),
-        readme: put_in(readme, tables),
-        beyond: put_in(beyond, {"lessons": lessons}),
+        readme: tables.put_in(readme, parts),
+        beyond: tables.put_in(beyond, {"lessons": lessons}),
     }
 
 
