@@ -4,7 +4,7 @@ New: the learning rate is five times as high. It rises for 100 steps (arXiv 1706
 and then falls in a straight line to zero (arXiv 2502.15938). A high rate comes near a minimum
 quickly, and a low rate then comes closer.
 Expect a val loss near 1.75, down from 1.80. The high rate needs its schedule: held constant, it
-gave 2.54, and held constant after the warm-up 1.83 (one seed each).
+gave 2.57, and held constant after the warm-up 1.84.
 Try --max-iters 500: 2.07, since the rate has fallen to zero by then. The run of 2,000 steps is at
 2.11 after 500 steps, when its rate is still high.
 """
