@@ -272,8 +272,8 @@ function trainAttention(box) {
   const table = ({ name, kind }, body) => make("table", { class: `soft looks ${kind}` }, make("caption", {}, name), body);
   const key = lines.map(({ name, kind }) => make("span", { class: kind }, make("i"), name));
   box.append(trainer.controls, result, make("div", { class: "beside" },
-    make("figure", {}, make("p", { class: "keys" }, ...key), trainer.curve,
-      make("figcaption", {}, "Loss on the held-out text over the optimiser steps; the part above 3 is cut off.")),
+    make("figure", {}, make("p", { class: "line-names" }, ...key), trainer.curve,
+      make("figcaption", {}, "Loss on the held-out text over the optimiser steps.")),
     make("div", {}, make("div", { class: "two-looks" }, ...lines.map((line, i) => table(line, bodies[i]))),
       make("p", { class: "small" }, "Where the last of 8 characters looks: the mean of its weights over the held-out text. Without positions the head knows which characters are there, and not where."))));
   return trainer;

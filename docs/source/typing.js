@@ -68,13 +68,14 @@ function listenToField(one) {
 
 function listen() {
   // A frame around what has the focus, where a key was used last and not the pointer.
-  const use = (keys) => () => {
-    document.body.classList.toggle("keys", keys);
+  const use = (keyboard) => () => {
+    document.body.classList.toggle("by-keyboard", keyboard);
     touched = true;
   };
-  for (const kind of ["keydown", "input"]) addEventListener(kind, use(kind === "keydown"), true);
+  addEventListener("keydown", use(true), true);
   addEventListener("pointerdown", use(false), true);
   fields.forEach(listenToField);
+  addEventListener("input", () => (touched = true), true); // also of what is dictated
   document.addEventListener("selectionchange", () => {
     const one = document.activeElement;
     if (!fields.includes(one)) return;
