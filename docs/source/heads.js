@@ -52,9 +52,14 @@ function lookInside(name) {
   const one = model(name);
   const at = here(), T = one.block_size;
   const window = idx().slice(Math.max(0, at + 1 - T), at + 1);
-  const past = LanguageModel.past(one.masked);
-  one.forward(window, past);
-  return { one, window, next: idx()[at + 1], path: past.path, heads: headsOf(name, one).map((p) => past.heads.get(p)) };
+  const known = one.masked && readsOn(one, idx()); // then the whole line was read, from its first character
+  const past = known ? one.kept.past : LanguageModel.past(one.masked);
+  if (known) readOn(one, idx());
+  else one.forward(window, past);
+  const upTo = (rows) => rows.slice(0, window.length);
+  const part = (kept) => kept && Object.fromEntries(Object.entries(kept).map(([name, rows]) => [name, upTo(rows)]));
+  const heads = headsOf(name, one).map((p) => part(past.heads.get(p)));
+  return { one, window, next: idx()[at + 1], path: past.path.map(upTo), heads };
 }
 
 /* The sentence over the picture: where the opened position looks. */
@@ -84,7 +89,7 @@ function drawHeads(view) {
   } else {
     parts.push(said("This head's block is skipped."));
   }
-  if (path) parts.push(drawPath(name, one, path, window, next));
+  if (path.length) parts.push(drawPath(name, one, path, window, next));
   inside.replaceChildren(...parts);
   if (held) inside.querySelector(`[data-keep="${held}"]`)?.focus({ preventScroll: true });
 }
@@ -102,8 +107,11 @@ function drawThumbs(name, heads, chosen, window) {
       const canvas = make("canvas", { width: n, height: n });
       const paint = canvas.getContext("2d");
       const image = paint.createImageData(n, n);
+      const { data } = image;
       heads[i]?.weights.forEach((row, t) => {
-        row.forEach((w, s) => image.data.set([r, g, b, 14 + 241 * w], 4 * (t * n + s)));
+        for (let s = 0, at = 4 * t * n; s < row.length; s++, at += 4) {
+          data[at] = r, data[at + 1] = g, data[at + 2] = b, data[at + 3] = 14 + 241 * row[s];
+        }
       });
       paint.putImageData(image, 0, 0);
       const pressed = { "aria-pressed": String(i === chosen), "aria-label": headName(name, i) };
@@ -145,12 +153,18 @@ function drawTriangle(name, { weights }, window, h, cell) {
     svg.append(shape("text", { ...where, "text-anchor": "middle", "font-size": font, class: bold ? "" : "dim", "font-weight": bold ? 700 : 400 }, shown(window[u])));
   window.forEach((_, u) => text({ x: x(u), y: high + 13 }, u, u === t || u === s));
   svg.append(shape("rect", { class: "rowband", x: 0, y: top + size * t, width: left + size * weights[t].length, height: size }));
-  const gap = size > 20 ? 1.5 : 0.25;
+  const gap = size > 20 ? 1.5 : 0.25, side = size - 2 * gap;
+  const shades = new Map(); // small cells are many: one path for all that are equally strong
   weights.forEach((row, v) => {
     const y = top + size * v;
     text({ x: left - 12, y: y + size / 2 + font * 0.36 }, v, v === t);
     row.forEach((w, u) => {
-      const where = { x: left + size * u + gap, y: y + gap, width: size - 2 * gap, height: size - 2 * gap };
+      if (size <= 20) {
+        const shade = (Math.round(64 * w) / 64).toFixed(3);
+        const box = `M${(left + size * u + gap).toFixed(2)} ${(y + gap).toFixed(2)}h${side}v${side}h${-side}z`;
+        return shades.set(shade, (shades.get(shade) ?? "") + box);
+      }
+      const where = { x: left + size * u + gap, y: y + gap, width: side, height: side };
       svg.append(shape("rect", { class: "cell", ...where, style: `--w: ${w.toFixed(3)}`, "data-t": v, "data-s": u }));
       if (size >= 30) svg.append(shape("text", { class: "pct", x: x(u), y: y + size / 2 + 4 }, percent(w)));
     });
@@ -158,6 +172,7 @@ function drawTriangle(name, { weights }, window, h, cell) {
       svg.append(shape("circle", { class: "masked", cx: x(u), cy: y + size / 2, r: 1.2 }));
     }
   });
+  for (const [shade, d] of shades) svg.append(shape("path", { class: "cell", d, style: `--w: ${shade}` }));
   svg.append(shape("rect", { class: "pick", x: left + size * s, y: top + size * t, width: size, height: size, rx: 2 }));
   const open = (v, u) => {
     state.preview = null;
@@ -167,12 +182,13 @@ function drawTriangle(name, { weights }, window, h, cell) {
     cell.kept = true;
     redraw(name, `${quoted(window[cell.t])} looks at ${quoted(window[cell.s])}: ${percent(weights[cell.t][cell.s])} %`);
   };
-  svg.addEventListener("click", ({ target }) => {
-    if (!target.dataset.t) return;
-    const row = Number(target.dataset.t);
+  svg.addEventListener("click", ({ clientX, clientY }) => {
+    const box = svg.getBoundingClientRect(), scale = width / box.width;
+    const row = Math.floor(((clientY - box.top) * scale - top) / size), column = Math.floor(((clientX - box.left) * scale - left) / size);
+    if (column < 0 || !(column < weights[row]?.length)) return;
     // A thumb is wider than such a cell: it chooses the row, and there the largest weight.
     const thumb = size < 20 && matchMedia("(pointer: coarse)").matches;
-    open(row, thumb ? weights[row].indexOf(Math.max(...weights[row])) : Number(target.dataset.s));
+    open(row, thumb ? weights[row].indexOf(Math.max(...weights[row])) : column);
   });
   svg.addEventListener("keydown", (event) => {
     const by = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key];

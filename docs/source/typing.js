@@ -7,7 +7,7 @@ const field = $("#line"), fields = all(".mine");
 function setLine(text, told) {
   for (const one of fields) if (one.value !== text) one.value = text;
   const note = take(text);
-  $("#note").textContent = told ?? note;
+  put($("#note"), told ?? note);
 }
 
 /* The token in front of a place in a field. */
@@ -52,10 +52,11 @@ function chooseLetter(view, at) {
 
 function listenToField(one) {
   one.addEventListener("input", () => {
+    const before = [...state.typed, state.at].join(), wrote = writing || Object.keys(state.written).length;
     halt(true);
     setLine(one.value);
     choose(tokenBefore(one, one.selectionStart));
-    draw();
+    if (wrote || [...state.typed, state.at].join() !== before) draw(); // what comes after LONGEST changes nothing
     remember();
     wake();
   });

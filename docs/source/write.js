@@ -74,15 +74,15 @@ async function write() {
 /* What was written is no longer true of the line. */
 function forget() {
   state.written = {};
-  for (const { wrote } of [...rows, ...figures]) wrote.textContent = "";
+  for (const { wrote } of [...rows, ...figures]) put(wrote, "");
 }
 
 function halt(clear) {
   writing = false;
-  document.body.classList.remove("busy");
-  for (const { line } of [...rows, ...figures]) line.classList.add("rest");
+  document.body.classList.toggle("busy", false); // toggle, as it leaves alone what is so already
+  for (const { line } of [...rows, ...figures]) line.classList.toggle("rest", true);
   if (clear) forget();
   const texts = Object.values(state.written);
-  button.textContent = texts.length ? "Write anew" : "Write";
+  put(button, texts.length ? "Write anew" : "Write");
   if (texts.length) announce(texts.map((text, i) => `Step ${i + 1} wrote: ${text}`).join(". "));
 }
