@@ -25,7 +25,7 @@ function drawInside(view) {
 
 /* What stands in the place of step 7 until its weights are there. */
 function asleep() {
-  if (loading && !failed) return [said("Its weights are on their way …")];
+  if (loading && !failed) return [make("p", { class: "said coming" }, "Its weights are on their way …")];
   const load = make("button", { type: "button", class: "load" }, failed ? "Try again" : "Load step 7 (1.9 MB)");
   load.addEventListener("click", () => {
     wake(true);

@@ -75,8 +75,8 @@ function listen() {
   };
   addEventListener("keydown", use(true), true);
   addEventListener("pointerdown", use(false), true);
-  fields.forEach(listenToField);
   addEventListener("input", () => (touched = true), true); // also of what is dictated
+  fields.forEach(listenToField);
   document.addEventListener("selectionchange", () => {
     const one = document.activeElement;
     if (!fields.includes(one)) return;
@@ -140,10 +140,13 @@ function unfold(name) {
   if (name) settle(to);
 }
 
-/* Scroll as little as shows all of a row, or its top where it is higher than the window. */
-function settle({ item }) {
-  const { top, bottom } = item.getBoundingClientRect();
-  const over = Math.min(top - 56, bottom - innerHeight + 8);
-  const by = top < 0 ? top - 56 : Math.max(0, over);
+const SHOWN = 300; // pixels of an inside that are in view when it opens, or all of it
+
+/* Scroll as little as shows a row's own line and the beginning of its inside. */
+function settle({ row, inside }) {
+  const { top } = row.getBoundingClientRect(), { top: start, height } = inside.getBoundingClientRect();
+  const above = top - $("nav.steps").offsetHeight - 4;
+  const below = start + Math.min(height, SHOWN) - innerHeight;
+  const by = Math.min(above, Math.max(0, below));
   if (by) scrollBy({ top: by, behavior: still.matches ? "instant" : "smooth" });
 }

@@ -16,7 +16,6 @@ function wake(again = false) {
       if (failed) script.remove();
       draw();
       drawInsides();
-      if (found && state.open === LARGE) settle(rows.at(-1));
       done();
     };
     script.addEventListener("load", () => setTimeout(() => end(true)));
