@@ -20,17 +20,17 @@ function whichFirst(name, found, window) {
   const { back, spaces, even, heads } = FIRST.heads[name];
   const n = window.length;
   const on = `on these ${n} characters${state.off[name] ? ", with a part off," : ""}`;
-  const here = (head, share) => (head && n > 1 ? `; ${on} ${percent(share(head))} %` : "");
+  const here = (head, share) => (head && n > 1 ? `; ${on} ${percent(share(head))}\u00a0%` : "");
   if (heads.length === 1) {
     const [itself, one] = heads[0].back;
-    return `Over the unseen text, ${percent(itself)} % of its weight stays on the character itself on average, and ${percent(one)} % goes one back${here(found[0], backOf)}.`;
+    return `Over the unseen text, ${percent(itself)}\u00a0% of its weight stays on the character itself on average, and ${percent(one)}\u00a0% goes one back${here(found[0], backOf)}.`;
   }
   const most = percent(heads[back].back[1]);
-  if (heads[back].back[1] < 0.4) return `Over the unseen text, no head has more than ${most} % of its weight one character back on average: ${headName(name, back)} has most${here(found[back], backOf)}.`;
-  const first = `Look at ${headName(name, back)} first: over the unseen text, ${most} % of its weight goes one character back on average, more than in any other head${here(found[back], backOf)}.`;
+  if (heads[back].back[1] < 0.4) return `Over the unseen text, no head has more than ${most}\u00a0% of its weight one character back on average: ${headName(name, back)} has most${here(found[back], backOf)}.`;
+  const first = `Look at ${headName(name, back)} first: over the unseen text, ${most}\u00a0% of its weight goes one character back on average, more than in any other head${here(found[back], backOf)}.`;
   if (spaces === back) return first;
   const blanks = (head) => spacesOf(head, window);
-  return `${first} Then ${headName(name, spaces)}: ${percent(heads[spaces].spaces)} % goes to spaces and line breaks, where an even look would give them ${percent(even)} %${here(found[spaces], blanks)}.`;
+  return `${first} Then ${headName(name, spaces)}: ${percent(heads[spaces].spaces)}\u00a0% goes to spaces and line breaks, where an even look would give them ${percent(even)}\u00a0%${here(found[spaces], blanks)}.`;
 }
 
 /* The opened cell of a step: position t looks at position s. Another head or another line opens the
@@ -66,7 +66,7 @@ function lookInside(name) {
 function lookSaid(name, h, { t }, weights, window) {
   const looks = likeliest(weights[t], 2).filter(([, w]) => w >= 0.01).map(([u, w]) => {
     const far = u === t ? " itself" : t - u === 1 ? ", one back" : u > t ? `, ${u - t} ahead` : `, ${t - u} back`;
-    return `${percent(w)} % at ${quoted(window[u])}${far}`;
+    return `${percent(w)}\u00a0% at ${quoted(window[u])}${far}`;
   });
   return `From ${quoted(window[t])}, ${headName(name, h)} looks ${looks.join(" and ")}.`;
 }
@@ -180,7 +180,7 @@ function drawTriangle(name, { weights }, window, h, cell) {
     cell.t = Math.max(0, Math.min(n - 1, v));
     cell.s = Math.max(0, Math.min(weights[cell.t].length - 1, u));
     cell.kept = true;
-    redraw(name, `${quoted(window[cell.t])} looks at ${quoted(window[cell.s])}: ${percent(weights[cell.t][cell.s])} %`);
+    redraw(name, `${quoted(window[cell.t])} looks at ${quoted(window[cell.s])}: ${percent(weights[cell.t][cell.s])}\u00a0%`);
   };
   svg.addEventListener("click", ({ clientX, clientY }) => {
     const box = svg.getBoundingClientRect(), scale = width / box.width;

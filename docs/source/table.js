@@ -53,7 +53,7 @@ function drawTable(view) {
   const sum = logits[row].reduce((a, b) => a + Math.exp(b), 0);
   const rest = 1 - best.reduce((a, [, p]) => a + p, 0);
   const line = (p, ...cells) => make("tr", {}, make("th", { scope: "row" }, cells[0]), make("td", {}, cells[1]),
-    make("td", {}, cells[2]), make("td", { class: "share", "--p": p / most }, make("i")), make("td", {}, `${fixed(100 * p, 1)} %`));
+    make("td", {}, cells[2]), make("td", { class: "share", "--p": p / most }, make("i")), make("td", {}, `${fixed(100 * p, 1)}\u00a0%`));
   const body = best.map(([s, p]) => line(p, letter(make("code"), s), fixed(logits[row][s]), fixed(Math.exp(logits[row][s]))));
   body.push(line(rest, `${V - best.length} more`, "", ""));
   body.at(-1).children[3].replaceChildren();
@@ -83,8 +83,9 @@ function newTable(logits, view) {
     const cell = (at, size) => Math.max(0, Math.min(V - 1, Math.floor((at / size) * V)));
     return [cell(clientY - box.top, box.height), cell(clientX - box.left, box.width)];
   };
-  made.tell = (t, s) => `${quoted(s)} after ${quoted(t)}: score ${fixed(logits[t][s])}, ${fixed(100 * made.probs[t][s], 1)} %.`;
-  canvas.addEventListener("pointermove", (event) => (words.textContent = made.tell(...where(event))));
+  const words_of = (t, s) => `${quoted(s)} after ${quoted(t)}: score ${fixed(logits[t][s])}, ${fixed(100 * made.probs[t][s], 1)}\u00a0%.`;
+  made.tell = (t, s) => (t === undefined ? words.replaceChildren(rest, how) : words.replaceChildren(words_of(t, s)));
+  canvas.addEventListener("pointermove", (event) => made.tell(...where(event)));
   canvas.addEventListener("pointerleave", () => {
     const { kept, t, s } = state.cell[name];
     words.textContent = kept ? made.tell(t, s) : rest;

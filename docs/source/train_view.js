@@ -213,7 +213,7 @@ function trainBigram(box) {
     canvas.setAttribute("aria-label", `The table, ${V} rows of ${V} shares`);
     rows.replaceChildren(...said.map(([after, best, share]) => make("tr", {},
       make("th", { scope: "row" }, make("code", {}, after)), make("td", {}, make("code", {}, best)),
-      make("td", { class: "share", "--p": share }, make("i")), make("td", {}, `${Math.round(100 * share)} %`))));
+      make("td", { class: "share", "--p": share }, make("i")), make("td", {}, `${Math.round(100 * share)}\u00a0%`))));
     const random = generator(7);
     let token = 0, text = "";
     for (let i = 0; i < 150; i++) text += chars[(token = multinomial(shares[token], random))];
@@ -224,7 +224,7 @@ function trainBigram(box) {
     const box = canvas.getBoundingClientRect();
     const [s, t] = [(clientX - box.left) / box.width, (clientY - box.top) / box.height].map((at) =>
       Math.max(0, Math.min(V - 1, Math.floor(at * V))));
-    words.textContent = `“${nameOf(chars[s])}” after “${nameOf(chars[t])}”: ${(100 * shares[t][s]).toFixed(1)} %`;
+    words.textContent = `“${nameOf(chars[s])}” after “${nameOf(chars[t])}”: ${(100 * shares[t][s]).toFixed(1)}\u00a0%`;
   });
   canvas.addEventListener("pointerleave", () => (words.textContent = about));
   const begin = () => [new Bigram({ V, random: generator(1337) })];
@@ -260,7 +260,7 @@ function trainAttention(box) {
     bodies.forEach((body, i) => body.replaceChildren(...Array.from({ length: T }, (_, back) => {
       const share = looks?.[i][back];
       const where = make("th", { scope: "row" }, back ? `${back} back` : "itself");
-      const said = share === undefined ? "–" : `${Math.round(100 * share)} %`;
+      const said = share === undefined ? "–" : `${Math.round(100 * share)}\u00a0%`;
       return make("tr", {}, where, make("td", { class: "share", "--p": share ?? 0 }, make("i")), make("td", {}, said));
     })));
   };
