@@ -89,6 +89,7 @@ class Trainer {
   }
   go() {
     if (this.step === this.steps) this.reset();
+    for (const other of Object.values(trainers)) if (other.running) other.halt("Stopped");
     this.splits ??= lessonSplits();
     if (this.chart.count) this.chart.counted ??= countedLoss(this.splits, LESSON.chars.length);
     const evaluated = (step, losses, looks) => {
@@ -98,6 +99,7 @@ class Trainer {
     this.work ??= training(this.models, this.splits, { ...this, seed: 1337, evaluated });
     this.running = true;
     this.drawn = 0;
+    this.began = { step: this.step, time: performance.now() };
     this.button.textContent = "Stop";
     this.status.textContent = "It learns.";
     this.slice();
@@ -125,6 +127,14 @@ class Trainer {
     }
     setTimeout(() => this.slice(), wait);
   }
+  /* How long the rest takes, from the steps since the button was pressed. */
+  left() {
+    const { step, time } = this.began ?? {}, done = this.step - step, passed = performance.now() - time;
+    if (!this.running || !done || passed < 500) return "";
+    const seconds = ((this.steps - this.step) * passed) / done / 1000, minutes = Math.round(seconds / 60);
+    if (seconds >= 55) return `, about ${minutes || 1} minute${minutes > 1 ? "s" : ""} left`;
+    return seconds < 10 ? ", a few seconds left" : `, about ${10 * Math.round(seconds / 10)} seconds left`;
+  }
   said() {
     if (!this.points.length) return "Not trained yet.";
     const [step, ...losses] = this.points.at(-1);
@@ -136,17 +146,18 @@ class Trainer {
       this.button.textContent = this.step === this.steps ? "Train anew" : this.step ? "Go on" : "Train";
     }
     this.again.disabled = !this.step;
-    this.at.textContent = `step ${this.step.toLocaleString("en")} of ${this.steps.toLocaleString("en")}`;
+    this.at.textContent = `${this.step.toLocaleString("en")} of ${this.steps.toLocaleString("en")} steps${this.left()}`;
     this.curve.replaceChildren(...this.parts());
     this.curve.setAttribute("aria-label", this.said());
     this.draw(this);
   }
-  /* The loss on the held-out text over the optimiser steps. */
+  /* The loss on the held-out text over the optimiser steps, from the highest that there is. */
   parts() {
-    const { points, steps, lines } = this, { low, high, tick, counted } = this.chart;
+    const { points, steps, lines } = this, { low, tick, counted } = this.chart;
+    const high = Math.max(low + 2, ...points.flatMap(([, ...losses]) => losses));
     const [left, right, top, bottom] = [34, 384, 14, 198];
     const x = (step) => left + ((right - left) * step) / steps;
-    const y = (loss) => top + ((bottom - top) * (high - Math.min(high, loss))) / (high - low);
+    const y = (loss) => top + ((bottom - top) * (high - loss)) / (high - low);
     const parts = [];
     const line = (kind, loss) => parts.push(shape("line", { class: kind, x1: left, x2: right, y1: y(loss), y2: y(loss) }));
     const text = (where, words) => parts.push(shape("text", where, words));
@@ -165,8 +176,7 @@ class Trainer {
     const last = points.at(-1), heights = last.slice(1).map(y);
     const near = lines.length > 1 && Math.abs(heights[0] - heights[1]) < 18; // the labels make room
     lines.forEach(({ kind }, i) => {
-      const shown = points.filter((_, n) => Math.min(points[n][i + 1], points[n + 1]?.[i + 1] ?? 9) <= high);
-      const path = shown.map((point) => `${x(point[0]).toFixed(1)},${y(point[i + 1]).toFixed(1)}`);
+      const path = points.map((point) => `${x(point[0]).toFixed(1)},${y(point[i + 1]).toFixed(1)}`);
       parts.push(shape("polyline", { class: kind, points: path.join(" ") }));
       const upper = heights[i] < heights[1 - i] || (heights[i] === heights[1 - i] && i);
       const place = near ? (heights[0] + heights[1]) / 2 + (upper ? -9 : 9) : heights[i];
@@ -228,7 +238,7 @@ function trainBigram(box) {
   });
   canvas.addEventListener("pointerleave", () => (words.textContent = about));
   const begin = () => [new Bigram({ V, random: generator(1337) })];
-  const chart = { low: 2.2, high: 4.8, tick: 0.5, count: true };
+  const chart = { low: 2.2, tick: 0.5, count: true };
   const trainer = new Trainer({
     steps: 3000, every: 25, learning_rate: 1e-2, pace: { steps: 3, wait: 12 }, lines: [{ kind: "with" }], chart, begin, draw,
   });
@@ -267,7 +277,7 @@ function trainAttention(box) {
   const begin = () => [true, false].map((positions) => new SelfAttention({ V, C, T, positions, random: generator(1337) }));
   const trainer = new Trainer({
     steps: 5000, every: 100, learning_rate: 1e-3, pace: { steps: Infinity, wait: 0 }, lines,
-    chart: { low: 2.1, high: 3, tick: 0.2 }, begin, draw,
+    chart: { low: 2.1, tick: 0.5 }, begin, draw,
   });
   const table = ({ name, kind }, body) => make("table", { class: `soft looks ${kind}` }, make("caption", {}, name), body);
   const key = lines.map(({ name, kind }) => make("span", { class: kind }, make("i"), name));
