@@ -217,6 +217,7 @@ def test_the_path_is_read_out_after_each_block(open_page, number):
         marked = row.locator(".on code").all_text_contents()
         assert marked in ([], [line[at + 1].replace(" ", "space")])
     measured = CHOSEN["heads"][name]["path"]
+    assert "mean of its seeds" in page.locator(f"#row-{number} .path .said").inner_text()
     losses = page.locator(f"#row-{number} .path tbody small").all_inner_texts()
     assert losses == [f"loss {loss:.2f}" for loss in measured]
     run = next(run for run in RESULTS[name]["runs"] if run["seed"] == export.SEED)
