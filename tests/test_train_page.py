@@ -15,6 +15,7 @@ from common.download import SAMPLE, TINY_SHAKESPEARE
 pytestmark = pytest.mark.slow
 open_page = test_live.open_page
 V, B, T = TOKENIZER.vocab_size, 32, 8
+LEFT = r"^[\d,]+ of [\d,]+ steps, (a few seconds|about \d+ (seconds|minutes?)) left$"
 MODELS = {"01_bigram": "Bigram", "02_self_attention": "SelfAttention"}
 DATA = re.search(r'id="train-data">(.*?)</script>', PAGE.read_text(encoding="utf-8"))[1]
 TEXT = json.loads(DATA)["text"]
@@ -100,6 +101,7 @@ def test_a_reader_trains_stops_and_starts_again(open_page, name):
     page = open_page(reduced_motion="no-preference")
     box = page.locator(f"[data-train='{name}']")
     train, again = box.locator("button").first, box.locator(".again")
+    total = page.evaluate("(name) => trainers[name].steps", name)
     assert again.is_disabled()
     started = box.screenshot()
     runs = []
@@ -110,14 +112,19 @@ def test_a_reader_trains_stops_and_starts_again(open_page, name):
         assert train.inner_text() == "Stop"
         assert box.get_by_role("status").inner_text() == "It learns."
         page.wait_for_function("(name) => trainers[name].points.length > 1", arg=name)
+        box.locator(".at-step").filter(has_text=re.compile(LEFT)).wait_for()
         page.keyboard.press("Enter")
         assert train.inner_text() == "Go on"
         said = box.get_by_role("status").inner_text()
         script = "(name) => [trainers[name].step, trainers[name].points]"
         step, points = page.evaluate(script, name)
         assert re.search(rf"^Stopped\. After step {points[-1][0]} the loss .*\d\.$", said)
-        assert f"step {step} of" in box.locator(".at-step").inner_text()
+        assert box.locator(".at-step").inner_text() == f"{step:,} of {total:,} steps"
         assert box.locator("polyline").count() == len(points[0]) - 1
+        for drawn in box.locator("polyline").all():  # from the first loss on, which is the highest
+            heights = [float(at.split(",")[1]) for at in drawn.get_attribute("points").split()]
+            assert len(heights) == len(points)
+            assert min(heights) == heights[0] >= 14
         assert all(last < first for first, last in zip(points[0][1:], points[1][1:], strict=True))
         for i, loss in enumerate(points[-1][1:]):
             assert f"{loss:.2f}" in said
@@ -128,6 +135,25 @@ def test_a_reader_trains_stops_and_starts_again(open_page, name):
         again.click()
         assert train.evaluate("(e) => e === document.activeElement")
     assert runs[0] == runs[1]
+
+
+def test_one_training_stops_the_other_and_says_how_long_it_takes(open_page):
+    page = open_page(reduced_motion="no-preference")
+    page.evaluate("trainers['01_bigram'].go(), trainers['02_self_attention'].go()")
+    running = page.evaluate("Object.values(trainers).map(({ running }) => running)")
+    assert running == [False, True]
+    assert page.locator("[data-train='01_bigram'] button").first.inner_text() != "Stop"
+    said = """([step, seconds]) => {
+        const one = trainers["01_bigram"];
+        Object.assign(one, { step: 500 + step, running: true });
+        one.began = { step: 500, time: performance.now() - 1000 * seconds };
+        return one.left();
+    }"""
+    assert page.evaluate(said, [500, 17]) == ", about 1 minute left"
+    assert page.evaluate(said, [500, 40]) == ", about 3 minutes left"
+    assert page.evaluate(said, [500, 5]) == ", about 20 seconds left"
+    assert page.evaluate(said, [2400, 5]) == ", a few seconds left"
+    assert page.evaluate(said, [1, 0.1]) == ""
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -191,6 +217,7 @@ def test_the_path_is_read_out_after_each_block(open_page, number):
         marked = row.locator(".on code").all_text_contents()
         assert marked in ([], [line[at + 1].replace(" ", "space")])
     measured = CHOSEN["heads"][name]["path"]
+    assert "mean of its seeds" in page.locator(f"#row-{number} .path .said").inner_text()
     losses = page.locator(f"#row-{number} .path tbody small").all_inner_texts()
     assert losses == [f"loss {loss:.2f}" for loss in measured]
     run = next(run for run in RESULTS[name]["runs"] if run["seed"] == export.SEED)

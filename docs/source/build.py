@@ -27,7 +27,7 @@ from diffs import find_key, fold, folded_diff, hunks_between, lines_of, parts_by
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from latex2mathml.converter import convert
 from markupsafe import Markup
-from words import for_the_page, nested, seconds, shapes, visible
+from words import for_the_page, kept_whole, nested, seconds, shapes, visible
 
 SOURCE = Path(__file__).resolve().parent
 DOCS = SOURCE.parent
@@ -279,7 +279,7 @@ def build() -> dict[Path, str]:
     lessons = tables.lessons_table(by_kind["lesson"], times)
     readme, beyond = ROOT / "measure" / "README.md", ROOT / "beyond" / "README.md"
     return {
-        **{DOCS / page: text + "\n" for page, text in pages.items()},
+        **{DOCS / page: kept_whole(text) + "\n" for page, text in pages.items()},
         DOCS / "ladder.svg": charts.ladder(by_kind["step"], alone=True),
         DOCS / "race.svg": charts.seconds_figure(raced, alone=True),
         readme: tables.put_in(readme, parts),

@@ -43,7 +43,7 @@ function drawCell({ q, k, v, out, weights }, window, { t, s }) {
     make("td", {}, fixed(scores[u])),
     make("td", {}, fixed(odds[u])),
     make("td", { class: "share", "--p": weights[t][u] }, make("i")),
-    make("td", {}, `${percent(weights[t][u])} %`),
+    make("td", {}, `${percent(weights[t][u])}\u00a0%`),
     make("td", { class: "v", style: `opacity:${0.5 + 0.5 * weights[t][u]}` }, bars([...v[u]], { tall: 20, step, scale: most }))));
   if (few.length < n) {
     const rest = total - few.reduce((a, u) => a + odds[u], 0);
@@ -55,5 +55,5 @@ function drawCell({ q, k, v, out, weights }, window, { t, s }) {
   list.append(make("dt", { class: "top" }, bold("softmax"), words), make("dd", {}, soft));
   rule();
   say([bold("values"), ", averaged by weight: what the head passes on"], bars([...out[t]]));
-  return [make("p", { class: "cell-name" }, `${quoted(window[t])} looks at ${quoted(window[s])}: ${percent(weights[t][s])} %`), list];
+  return [make("p", { class: "cell-name" }, `${quoted(window[t])} looks at ${quoted(window[s])}: ${percent(weights[t][s])}\u00a0%`), list];
 }

@@ -202,10 +202,11 @@ def seconds_figure(found: dict, alone: bool = False) -> str:
     low = min(loss for points in who.values() for _, loss in points) - 0.05
     figure = Figure(figsize=(900 / 72, 414 / 72))
     axes = plot(figure, 60, 30, 560, 330)
-    axes.set(xscale="log", xlim=(ends[0] / 1.2, ends[-1]), ylim=(low, 2))
+    round_numbers = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
+    right = next(n for n in round_numbers if n >= ends[-1])
+    axes.set(xscale="log", xlim=(ends[0] / 1.2, right), ylim=(low, 2))
     axes.set_yticks([tenth / 10 for tenth in range(math.ceil(10 * low), 21)])
-    round_numbers = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
-    shown = [n for n in round_numbers if ends[0] / 1.2 <= n <= ends[-1]]
+    shown = [n for n in round_numbers if ends[0] / 1.2 <= n <= right]
     axes.set_xticks(shown, map(str, shown))
     axes.minorticks_off()
     axes.tick_params(labelsize=15)
@@ -216,7 +217,7 @@ def seconds_figure(found: dict, alone: bool = False) -> str:
         colour = SOFT if name in OTHERS else INK
         axes.plot(*zip(*points, strict=True), "o-", color=colour, markersize=9, clip_on=False)
         line = {"arrowstyle": "-", "color": BAR, "linewidth": 1, "shrinkA": 0, "shrinkB": 4}
-        x, y = axes.transAxes.inverted().transform(axes.transData.transform((ends[-1], -height)))
+        x, y = axes.transAxes.inverted().transform(axes.transData.transform((right, -height)))
         axes.annotate(
             name, points[-1], (x + 0.03, y), textcoords="axes fraction", va="center", size=15,
             color=colour, arrowprops=line, annotation_clip=False,

@@ -20,17 +20,17 @@ function whichFirst(name, found, window) {
   const { back, spaces, even, heads } = FIRST.heads[name];
   const n = window.length;
   const on = `on these ${n} characters${state.off[name] ? ", with a part off," : ""}`;
-  const here = (head, share) => (head && n > 1 ? `; ${on} ${percent(share(head))} %` : "");
+  const here = (head, share) => (head && n > 1 ? `; ${on} ${percent(share(head))}\u00a0%` : "");
   if (heads.length === 1) {
     const [itself, one] = heads[0].back;
-    return `Over the unseen text, ${percent(itself)} % of its weight stays on the character itself on average, and ${percent(one)} % goes one back${here(found[0], backOf)}.`;
+    return `Over the unseen text, ${percent(itself)}\u00a0% of its weight stays on the character itself on average, and ${percent(one)}\u00a0% goes one back${here(found[0], backOf)}.`;
   }
   const most = percent(heads[back].back[1]);
-  if (heads[back].back[1] < 0.4) return `Over the unseen text, no head has more than ${most} % of its weight one character back on average: ${headName(name, back)} has most${here(found[back], backOf)}.`;
-  const first = `Look at ${headName(name, back)} first: over the unseen text, ${most} % of its weight goes one character back on average, more than in any other head${here(found[back], backOf)}.`;
+  if (heads[back].back[1] < 0.4) return `Over the unseen text, no head has more than ${most}\u00a0% of its weight one character back on average: ${headName(name, back)} has most${here(found[back], backOf)}.`;
+  const first = `Look at ${headName(name, back)} first: over the unseen text, ${most}\u00a0% of its weight goes one character back on average, more than in any other head${here(found[back], backOf)}.`;
   if (spaces === back) return first;
   const blanks = (head) => spacesOf(head, window);
-  return `${first} Then ${headName(name, spaces)}: ${percent(heads[spaces].spaces)} % goes to spaces and line breaks, where an even look would give them ${percent(even)} %${here(found[spaces], blanks)}.`;
+  return `${first} Then ${headName(name, spaces)}: ${percent(heads[spaces].spaces)}\u00a0% goes to spaces and line breaks, where an even look would give them ${percent(even)}\u00a0%${here(found[spaces], blanks)}.`;
 }
 
 /* The opened cell of a step: position t looks at position s. Another head or another line opens the
@@ -52,16 +52,21 @@ function lookInside(name) {
   const one = model(name);
   const at = here(), T = one.block_size;
   const window = idx().slice(Math.max(0, at + 1 - T), at + 1);
-  const past = LanguageModel.past(one.masked);
-  one.forward(window, past);
-  return { one, window, next: idx()[at + 1], path: past.path, heads: headsOf(name, one).map((p) => past.heads.get(p)) };
+  const known = one.masked && readsOn(one, idx()); // then the whole line was read, from its first character
+  const past = known ? one.kept.past : LanguageModel.past(one.masked);
+  if (known) readOn(one, idx());
+  else one.forward(window, past);
+  const upTo = (rows) => rows.slice(0, window.length);
+  const part = (kept) => kept && Object.fromEntries(Object.entries(kept).map(([name, rows]) => [name, upTo(rows)]));
+  const heads = headsOf(name, one).map((p) => part(past.heads.get(p)));
+  return { one, window, next: idx()[at + 1], path: past.path.map(upTo), heads };
 }
 
 /* The sentence over the picture: where the opened position looks. */
 function lookSaid(name, h, { t }, weights, window) {
   const looks = likeliest(weights[t], 2).filter(([, w]) => w >= 0.01).map(([u, w]) => {
     const far = u === t ? " itself" : t - u === 1 ? ", one back" : u > t ? `, ${u - t} ahead` : `, ${t - u} back`;
-    return `${percent(w)} % at ${quoted(window[u])}${far}`;
+    return `${percent(w)}\u00a0% at ${quoted(window[u])}${far}`;
   });
   return `From ${quoted(window[t])}, ${headName(name, h)} looks ${looks.join(" and ")}.`;
 }
@@ -84,7 +89,7 @@ function drawHeads(view) {
   } else {
     parts.push(said("This head's block is skipped."));
   }
-  if (path) parts.push(drawPath(name, one, path, window, next));
+  if (path.length) parts.push(drawPath(name, one, path, window, next));
   inside.replaceChildren(...parts);
   if (held) inside.querySelector(`[data-keep="${held}"]`)?.focus({ preventScroll: true });
 }
@@ -102,8 +107,11 @@ function drawThumbs(name, heads, chosen, window) {
       const canvas = make("canvas", { width: n, height: n });
       const paint = canvas.getContext("2d");
       const image = paint.createImageData(n, n);
+      const { data } = image;
       heads[i]?.weights.forEach((row, t) => {
-        row.forEach((w, s) => image.data.set([r, g, b, 14 + 241 * w], 4 * (t * n + s)));
+        for (let s = 0, at = 4 * t * n; s < row.length; s++, at += 4) {
+          data[at] = r, data[at + 1] = g, data[at + 2] = b, data[at + 3] = 14 + 241 * row[s];
+        }
       });
       paint.putImageData(image, 0, 0);
       const pressed = { "aria-pressed": String(i === chosen), "aria-label": headName(name, i) };
@@ -145,12 +153,18 @@ function drawTriangle(name, { weights }, window, h, cell) {
     svg.append(shape("text", { ...where, "text-anchor": "middle", "font-size": font, class: bold ? "" : "dim", "font-weight": bold ? 700 : 400 }, shown(window[u])));
   window.forEach((_, u) => text({ x: x(u), y: high + 13 }, u, u === t || u === s));
   svg.append(shape("rect", { class: "rowband", x: 0, y: top + size * t, width: left + size * weights[t].length, height: size }));
-  const gap = size > 20 ? 1.5 : 0.25;
+  const gap = size > 20 ? 1.5 : 0.25, side = size - 2 * gap;
+  const shades = new Map(); // small cells are many: one path for all that are equally strong
   weights.forEach((row, v) => {
     const y = top + size * v;
     text({ x: left - 12, y: y + size / 2 + font * 0.36 }, v, v === t);
     row.forEach((w, u) => {
-      const where = { x: left + size * u + gap, y: y + gap, width: size - 2 * gap, height: size - 2 * gap };
+      if (size <= 20) {
+        const shade = (Math.round(64 * w) / 64).toFixed(3);
+        const box = `M${(left + size * u + gap).toFixed(2)} ${(y + gap).toFixed(2)}h${side}v${side}h${-side}z`;
+        return shades.set(shade, (shades.get(shade) ?? "") + box);
+      }
+      const where = { x: left + size * u + gap, y: y + gap, width: side, height: side };
       svg.append(shape("rect", { class: "cell", ...where, style: `--w: ${w.toFixed(3)}`, "data-t": v, "data-s": u }));
       if (size >= 30) svg.append(shape("text", { class: "pct", x: x(u), y: y + size / 2 + 4 }, percent(w)));
     });
@@ -158,6 +172,7 @@ function drawTriangle(name, { weights }, window, h, cell) {
       svg.append(shape("circle", { class: "masked", cx: x(u), cy: y + size / 2, r: 1.2 }));
     }
   });
+  for (const [shade, d] of shades) svg.append(shape("path", { class: "cell", d, style: `--w: ${shade}` }));
   svg.append(shape("rect", { class: "pick", x: left + size * s, y: top + size * t, width: size, height: size, rx: 2 }));
   const open = (v, u) => {
     state.preview = null;
@@ -165,14 +180,15 @@ function drawTriangle(name, { weights }, window, h, cell) {
     cell.t = Math.max(0, Math.min(n - 1, v));
     cell.s = Math.max(0, Math.min(weights[cell.t].length - 1, u));
     cell.kept = true;
-    redraw(name, `${quoted(window[cell.t])} looks at ${quoted(window[cell.s])}: ${percent(weights[cell.t][cell.s])} %`);
+    redraw(name, `${quoted(window[cell.t])} looks at ${quoted(window[cell.s])}: ${percent(weights[cell.t][cell.s])}\u00a0%`);
   };
-  svg.addEventListener("click", ({ target }) => {
-    if (!target.dataset.t) return;
-    const row = Number(target.dataset.t);
+  svg.addEventListener("click", ({ clientX, clientY }) => {
+    const box = svg.getBoundingClientRect(), scale = width / box.width;
+    const row = Math.floor(((clientY - box.top) * scale - top) / size), column = Math.floor(((clientX - box.left) * scale - left) / size);
+    if (column < 0 || !(column < weights[row]?.length)) return;
     // A thumb is wider than such a cell: it chooses the row, and there the largest weight.
     const thumb = size < 20 && matchMedia("(pointer: coarse)").matches;
-    open(row, thumb ? weights[row].indexOf(Math.max(...weights[row])) : Number(target.dataset.s));
+    open(row, thumb ? weights[row].indexOf(Math.max(...weights[row])) : column);
   });
   svg.addEventListener("keydown", (event) => {
     const by = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key];

@@ -25,7 +25,7 @@ function drawInside(view) {
 
 /* What stands in the place of step 7 until its weights are there. */
 function asleep() {
-  if (loading && !failed) return [said("Its weights are on their way …")];
+  if (loading && !failed) return [make("p", { class: "said coming" }, "Its weights are on their way …")];
   const load = make("button", { type: "button", class: "load" }, failed ? "Try again" : "Load step 7 (1.9 MB)");
   load.addEventListener("click", () => {
     wake(true);
@@ -40,10 +40,7 @@ function drawFigure(view) {
   drawInside(view);
 }
 
-function drawFigures() {
-  figures.forEach(drawFigure);
-  rescale();
-}
+const drawFigures = () => figures.forEach(drawFigure);
 
 function drawInsides() {
   for (const view of rows) if (view.name === state.open) drawInside(view);
@@ -65,7 +62,7 @@ function watchFigures() {
     for (const { target, isIntersecting } of entries) {
       const view = figures.find(({ item }) => item === target);
       if (!isIntersecting) near.delete(view);
-      else if (near.add(view) && view.stale) drawFigure(view), rescale();
+      else if (near.add(view) && view.stale) drawFigure(view);
     }
   }, { rootMargin: "500px" });
   for (const view of figures) {

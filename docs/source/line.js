@@ -74,14 +74,17 @@ function original(name) {
 function read(one, line, pieces = !one.masked) {
   const T = one.block_size;
   if (pieces) {
+    const key = line.join();
+    if (one.pieces?.key === key) return one.pieces.rows;
     const rows = [];
     for (let start = 0; start < line.length; start += T) {
       const past = LanguageModel.past(one.masked);
       rows.push(...one.forward(line.slice(start, start + T), past).map(softmax));
     }
+    one.pieces = { key, rows };
     return rows;
   }
-  if (line.length <= T && T > 8) return readOn(one, line);
+  if (readsOn(one, line)) return readOn(one, line);
   if (one.read.size > 3000) one.read.clear();
   return line.map((_, i) => {
     const key = line.slice(Math.max(0, i + 1 - T), i + 1).join();
@@ -96,13 +99,17 @@ function read(one, line, pieces = !one.masked) {
   });
 }
 
+/* Whether a model takes the whole line at once, and so goes on from what it has read of it. */
+const readsOn = ({ block_size }, line) => block_size > 8 && line.length <= block_size;
+
 /* The large model computes only what is new since the last line. */
 function readOn(one, line) {
   const { past, tokens, rows } = one.kept;
   let same = 0;
   while (same < tokens.length && same < line.length && tokens[same] === line[same]) same++;
-  for (const { k, v } of past.heads.values()) k.length = v.length = same;
-  past.length = rows.length = tokens.length = same;
+  const lists = [...past.heads.values()].flatMap(Object.values);
+  for (const list of [...lists, ...past.path, rows, tokens]) list.length = same;
+  past.length = same;
   if (same < line.length) {
     rows.push(...one.forward(line.slice(same), past).map(softmax));
     tokens.push(...line.slice(same));

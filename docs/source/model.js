@@ -72,21 +72,21 @@ function softmax(scores) {
 
 /* One head of causal attention: (T, C) to (T, head_size). */
 function head(x, p, past) {
-  if (!past.heads.has(p)) past.heads.set(p, { k: [], v: [] });
+  if (!past.heads.has(p)) past.heads.set(p, { k: [], v: [], q: [], weights: [], out: [] });
   const kept = past.heads.get(p);
   const { k, v } = kept;
   k.push(...linear(x, p.key)); // (S, head_size), S: the positions before and the new ones
   v.push(...linear(x, p.value)); // (S, head_size)
   const head_size = p.key.weight.length;
   const scale = head_size ** -0.5; // keeps the variance of the scores near 1
-  kept.q = linear(x, p.query); // (T, head_size)
-  kept.weights = kept.q.map((q, t) => {
+  const queries = linear(x, p.query); // (T, head_size)
+  const weights = queries.map((q, t) => {
     const seen = past.masked ? past.length + t + 1 : k.length; // the mask: no look at the future
     const scores = new Float64Array(seen);
     for (let s = 0; s < seen; s++) scores[s] = dot(q, k[s]) * scale;
     return softmax(scores); // sums to 1
   });
-  kept.out = kept.weights.map((row) => {
+  const averaged = weights.map((row) => {
     const out = new Float64Array(head_size);
     for (let s = 0; s < row.length; s++) {
       const [weight, value] = [row[s], v[s]];
@@ -94,7 +94,10 @@ function head(x, p, past) {
     }
     return out;
   });
-  return kept.out;
+  kept.q.push(...queries); // these three for the page, which shows them
+  kept.weights.push(...weights);
+  kept.out.push(...averaged);
+  return averaged;
 }
 
 /* Heads side by side, then a projection where the step has one: (T, C) to (T, C). */
@@ -158,11 +161,9 @@ const FORWARD = {
   },
   "06_residual_layernorm": (idx, p, past) => {
     let x = embeddings(idx, p, past); // (T, C)
-    past.path = [x]; // what the blocks begin with, and what each makes of it
-    for (const layer of Object.values(p.blocks)) {
-      x = residualBlock(x, layer, past); // (T, C)
-      past.path.push(x);
-    }
+    const path = [x]; // what the blocks begin with, and what each makes of it
+    for (const layer of Object.values(p.blocks)) path.push((x = residualBlock(x, layer, past))); // (T, C)
+    path.forEach((x, i) => (past.path[i] ??= []).push(...x));
     return readOut(x, p);
   },
 };
@@ -202,10 +203,11 @@ class LanguageModel {
     this.block_size = WEIGHTS[name].config.block_size; // the longest context
   }
 
-  /* What the model has seen: of each head the keys and values of all positions, and the queries,
-     weights and results of the new ones. Without the mask each position sees the later ones, too. */
+  /* What the model has seen: of each head the keys and values of all positions, and for the page the
+     queries, weights and results, and from step 6 on the path of each position through the blocks.
+     Without the mask each position sees the later ones, too. */
   static past(masked = true) {
-    return { length: 0, heads: new Map(), masked };
+    return { length: 0, heads: new Map(), path: [], masked };
   }
 
   /* Logits (T, V) of what follows each of idx (T,), which comes after the positions in past. */

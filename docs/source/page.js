@@ -79,28 +79,41 @@ function linkScripts() {
   if (owner || location.protocol === "file:") for (const link of all("a[data-file]")) link.href = top + link.dataset.file;
 }
 
-/* The navigation marks where the reader is. */
+/* The navigation marks where the reader is; a section without a link belongs to the one before it.
+   Where it is one line that scrolls, a faded edge says that there is more. */
 function markNavigation() {
-  const links = new Map(all("nav.steps a[href^='#']").map((link) => [link.hash.slice(1), link]));
-  const marked = new Set();
+  const bar = $("nav.steps"), links = all("a[href^='#']", bar);
+  const marked = new Set(), linkOf = new Map();
+  const fade = () => {
+    bar.classList.toggle("more-before", bar.scrollLeft > 4);
+    bar.classList.toggle("more-after", bar.scrollLeft + bar.clientWidth < bar.scrollWidth - 4);
+  };
   const watch = new IntersectionObserver((entries) => {
     for (const { target, isIntersecting } of entries) {
-      if (isIntersecting) marked.add(target.id);
-      else marked.delete(target.id);
+      if (isIntersecting) marked.add(linkOf.get(target));
+      else marked.delete(linkOf.get(target));
     }
-    for (const [id, link] of links) {
-      if (marked.has(id)) link.setAttribute("aria-current", "true");
+    for (const link of links) {
+      if (marked.has(link)) link.setAttribute("aria-current", "true");
       else link.removeAttribute("aria-current");
     }
-    const bar = $("nav.steps"), now = $("[aria-current]", bar);
+    const now = $("[aria-current]", bar);
     if (now && bar.scrollWidth > bar.clientWidth) {
       bar.scrollLeft = now.offsetLeft - (bar.clientWidth - now.offsetWidth) / 2;
     }
   }, { rootMargin: "-45% 0px -54% 0px" });
-  for (const id of links.keys()) {
-    const section = document.getElementById(id);
-    if (section) watch.observe(section);
+  let link;
+  for (const section of all("main section")) {
+    link = links.find(({ hash }) => section.id === hash.slice(1) || $(`h2${hash}`, section)) ?? link;
+    if (!link) continue;
+    linkOf.set(section, link);
+    watch.observe(section);
   }
+  bar.addEventListener("scroll", fade, { passive: true });
+  new ResizeObserver(() => {
+    document.documentElement.style.scrollPaddingTop = `${bar.offsetHeight + 18}px`;
+    fade();
+  }).observe(bar);
 }
 
 /* A line cut into tokens, after the first n of the merges of step 17. */

@@ -3,6 +3,7 @@
 
 const still = matchMedia("(prefers-reduced-motion: reduce)");
 const button = $("#write"), warm = $("#temperature");
+const HIGHEST = 3; // where the scale of all bars ends, whatever the line
 const temperature = () => Number(warm.value);
 
 /* A place where a step's reading of the line is shown, and the inside of the step below it. */
@@ -17,6 +18,7 @@ function newView(root, n) {
   const [least, wrote] = [make("span", { class: "sr least" }), make("span", { class: "w" })];
   find(".line").append(typed, ghost, least, wrote);
   const { name, val_loss } = STEPS[n];
+  find(".track").style.setProperty("--m", `${((100 * val_loss) / HIGHEST).toFixed(1)}%`);
   const cells = { row: find(".row"), button: find(".name"), line: find(".line"), output: find("output"), track: find(".track") };
   const more = { aside: find(".aside"), part: find(".part"), asleep: find(".asleep"), inside: find(".inside") };
   return { name, n, val_loss, item: root, guess, typed, ghost, least, wrote, ...cells, ...more };
@@ -26,10 +28,18 @@ const rows = STEPS.map((_, n) => newView($(`#row-${n + 1}`), n));
 const figures = STEPS.map((_, n) => newView($(`#figure-${n + 1}`), n));
 const viewsOf = (name) => [...rows, ...figures].filter((view) => view.name === name);
 
+/* Texts and shapes that stay as they are cost nothing: what is set anew is laid out anew. */
+function put(element, text) {
+  if (element.textContent !== text) element.textContent = text;
+}
+function place(element, name, value) {
+  if (element.style.getPropertyValue(name) !== value) element.style.setProperty(name, value);
+}
+
 /* A character by itself; a space is drawn, as its glyph differs from font to font. */
 function letter(element, token) {
   const space = token !== null && chars[token] === " ";
-  element.textContent = token === null ? "" : space ? "space" : shown(token); // read aloud
+  put(element, token === null ? "" : space ? "space" : shown(token)); // read aloud
   element.classList.toggle("sp", space);
   return element;
 }
@@ -44,7 +54,7 @@ function drawLine({ name, n, typed, least }, reads) {
   state.typed.forEach((char, place) => {
     const span = typed.children[place];
     const i = place_of.get(place) ?? -1;
-    if (span.textContent !== char) span.textContent = char;
+    put(span, char);
     const loss = i > 0 && reads ? reads.losses[i] : 0;
     const shade = Math.min(1, loss / 6).toFixed(3);
     if (span.shade !== shade) span.style.setProperty("--s", (span.shade = shade));
@@ -54,8 +64,7 @@ function drawLine({ name, n, typed, least }, reads) {
   });
   const worst = reads ? [...reads.losses.keys()].slice(1).sort((a, b) => reads.losses[b] - reads.losses[a]) : [];
   const told = worst.slice(0, 3).map((i) => `${quoted(idx()[i])} ${reads.losses[i].toFixed(1)}`);
-  const words = told.length ? `Least expected: ${told.join(", ")}` : "";
-  if (least.textContent !== words) least.textContent = words;
+  put(least, told.length ? `Least expected: ${told.join(", ")}` : "");
 }
 
 function drawGuess(view, reads) {
@@ -64,35 +73,29 @@ function drawGuess(view, reads) {
   [...view.guess.children].forEach((li, i) => {
     const [token, p] = best[i] ?? [null, 0];
     letter(li.children[0], token);
-    li.children[1].textContent = token === null ? "" : `${Math.round(100 * p)} %`;
-    li.children[2].style.setProperty("--p", p.toFixed(3));
-    li.className = token !== null && token === next ? "true" : "";
+    put(li.children[1], token === null ? "" : `${Math.round(100 * p)} %`);
+    place(li.children[2], "--p", p.toFixed(3));
+    li.classList.toggle("true", token !== null && token === next);
   });
   const written = state.written[view.name] ?? "";
-  if (view.wrote.textContent !== written) view.wrote.textContent = written;
+  put(view.wrote, written);
   const end = here() === idx().length - 1 && !writing && !written;
   letter(view.ghost, end && best[0] ? best[0][0] : null);
 }
 
 function drawLoss(view, reads) {
-  const { name, val_loss, output, row, part, asleep, aside } = view;
+  const { name, val_loss, output, row, part, asleep, aside, track } = view;
   view.mean = reads ? mean(reads.losses) : null;
-  output.textContent = view.mean === null ? "–" : view.mean.toFixed(2);
+  put(output, view.mean === null ? "–" : view.mean.toFixed(2));
   row.classList.toggle("off-part", Boolean(state.off[name]));
   if (part) part.hidden = !state.off[name];
   const silent = model(name) || (reads && !failed && !loading);
-  asleep.textContent = silent ? "" : failed ? "weights not found" : loading ? "loading …" : "asleep: 1.9 MB";
+  put(asleep, silent ? "" : failed ? "weights not found" : loading ? "loading …" : "asleep: 1.9 MB");
   const loss = reads && state.preview !== null ? reads.losses[here()] : null;
-  aside.replaceChildren(make("span", {}, loss ? `${quoted(idx()[here()])} alone ` : "unseen text "), (loss || val_loss).toFixed(2));
-}
-
-/* One scale for all bars, from 0 to 3, or to the largest where a line is harder than that. */
-function rescale() {
-  const scale = Math.max(3, ...rows.map((row) => row.mean ?? 0));
-  for (const { track, mean, val_loss } of [...rows, ...figures]) {
-    track.style.setProperty("--l", ((mean ?? 0) / scale).toFixed(3));
-    track.style.setProperty("--m", `${((100 * val_loss) / scale).toFixed(1)}%`);
-  }
+  const [about, value] = [loss ? `${quoted(idx()[here()])} alone ` : "unseen text ", (loss || val_loss).toFixed(2)];
+  if (aside.textContent !== about + value) aside.replaceChildren(make("span", {}, about), value);
+  place(track, "--l", Math.min(1, (view.mean ?? 0) / HIGHEST).toFixed(3));
+  track.classList.toggle("over", view.mean > HIGHEST); // the bar ends in a point: the loss is beyond the scale
 }
 
 function drawRow(view) {
@@ -118,12 +121,10 @@ function draw() {
   const seen = [...rows, ...figures.filter((view) => near.has(view))];
   for (const view of figures) view.stale = !near.has(view);
   for (const view of seen) if (!slow || view.name !== LARGE) drawRow(view);
-  rescale();
   cancelAnimationFrame(waiting);
   if (slow) {
     waiting = requestAnimationFrame(() => setTimeout(() => {
       for (const view of seen) if (view.name === LARGE) drawRow(view);
-      rescale();
     }));
   }
   panels ||= requestAnimationFrame(() => setTimeout(() => {

@@ -49,11 +49,11 @@ function drawTable(view) {
   const last = idx()[here()];
   const own = `${quoted(row)} stands last, so the row of ${quoted(row)} is read. What came before it changes nothing.`;
   table.lead.textContent = row === last ? own : `The row of ${quoted(row)}: what would follow it.`;
-  table.said.textContent = cell.kept ? table.tell(row, cell.s) : table.rest;
+  table.tell(...(cell.kept ? [row, cell.s] : []));
   const sum = logits[row].reduce((a, b) => a + Math.exp(b), 0);
   const rest = 1 - best.reduce((a, [, p]) => a + p, 0);
   const line = (p, ...cells) => make("tr", {}, make("th", { scope: "row" }, cells[0]), make("td", {}, cells[1]),
-    make("td", {}, cells[2]), make("td", { class: "share", "--p": p / most }, make("i")), make("td", {}, `${fixed(100 * p, 1)} %`));
+    make("td", {}, cells[2]), make("td", { class: "share", "--p": p / most }, make("i")), make("td", {}, `${fixed(100 * p, 1)}\u00a0%`));
   const body = best.map(([s, p]) => line(p, letter(make("code"), s), fixed(logits[row][s]), fixed(Math.exp(logits[row][s]))));
   body.push(line(rest, `${V - best.length} more`, "", ""));
   body.at(-1).children[3].replaceChildren();
@@ -74,8 +74,9 @@ function newTable(logits, view) {
   const words = said("");
   const left = make("div", { class: "table" }, above, square, axis, words);
   const right = make("div");
-  const rest = "Row: the last character. Column: the next one. The stronger a mark, the likelier. Above: the lit row as bars. Click a row to read it, or use the arrow keys.";
-  const made = { canvas, square, above, label, said: words, right, rest, lead: make("p", { class: "lead" }) };
+  const rest = "Row: the last character. Column: the next one. The stronger a mark, the likelier. Above: the lit row as bars.";
+  const how = make("span", { class: "screen" }, " Click a row to read it, or use the arrow keys.");
+  const made = { canvas, square, above, label, right, lead: make("p", { class: "lead" }) };
   made.box = make("div", { class: "two" }, left, right);
   made.probs = logits.map(softmax);
   const where = ({ clientX, clientY }) => {
@@ -83,18 +84,19 @@ function newTable(logits, view) {
     const cell = (at, size) => Math.max(0, Math.min(V - 1, Math.floor((at / size) * V)));
     return [cell(clientY - box.top, box.height), cell(clientX - box.left, box.width)];
   };
-  made.tell = (t, s) => `${quoted(s)} after ${quoted(t)}: score ${fixed(logits[t][s])}, ${fixed(100 * made.probs[t][s], 1)} %.`;
-  canvas.addEventListener("pointermove", (event) => (words.textContent = made.tell(...where(event))));
+  const words_of = (t, s) => `${quoted(s)} after ${quoted(t)}: score ${fixed(logits[t][s])}, ${fixed(100 * made.probs[t][s], 1)}\u00a0%.`;
+  made.tell = (t, s) => (t === undefined ? words.replaceChildren(rest, how) : words.replaceChildren(words_of(t, s)));
+  canvas.addEventListener("pointermove", (event) => made.tell(...where(event)));
   canvas.addEventListener("pointerleave", () => {
     const { kept, t, s } = state.cell[name];
-    words.textContent = kept ? made.tell(t, s) : rest;
+    made.tell(...(kept ? [t, s] : []));
   });
   const open = (dt, ds, from) => {
     state.preview = null;
     drawTable(view); // the cell is now that of the chosen letter
     const [t, s] = from ?? [state.cell[name].t + dt, state.cell[name].s + ds];
     Object.assign(state.cell[name], { t: (t + V) % V, s: (s + V) % V, kept: true });
-    redraw(name, made.tell(state.cell[name].t, state.cell[name].s));
+    redraw(name, words_of(state.cell[name].t, state.cell[name].s));
   };
   canvas.addEventListener("click", (event) => open(0, 0, where(event)));
   square.addEventListener("keydown", (event) => {

@@ -89,6 +89,7 @@ class Trainer {
   }
   go() {
     if (this.step === this.steps) this.reset();
+    for (const other of Object.values(trainers)) if (other.running) other.halt("Stopped");
     this.splits ??= lessonSplits();
     if (this.chart.count) this.chart.counted ??= countedLoss(this.splits, LESSON.chars.length);
     const evaluated = (step, losses, looks) => {
@@ -98,6 +99,7 @@ class Trainer {
     this.work ??= training(this.models, this.splits, { ...this, seed: 1337, evaluated });
     this.running = true;
     this.drawn = 0;
+    this.began = { step: this.step, time: performance.now() };
     this.button.textContent = "Stop";
     this.status.textContent = "It learns.";
     this.slice();
@@ -125,6 +127,14 @@ class Trainer {
     }
     setTimeout(() => this.slice(), wait);
   }
+  /* How long the rest takes, from the steps since the button was pressed. */
+  left() {
+    const { step, time } = this.began ?? {}, done = this.step - step, passed = performance.now() - time;
+    if (!this.running || !done || passed < 500) return "";
+    const seconds = ((this.steps - this.step) * passed) / done / 1000, minutes = Math.round(seconds / 60);
+    if (seconds >= 55) return `, about ${minutes || 1} minute${minutes > 1 ? "s" : ""} left`;
+    return seconds < 10 ? ", a few seconds left" : `, about ${10 * Math.round(seconds / 10)} seconds left`;
+  }
   said() {
     if (!this.points.length) return "Not trained yet.";
     const [step, ...losses] = this.points.at(-1);
@@ -136,17 +146,18 @@ class Trainer {
       this.button.textContent = this.step === this.steps ? "Train anew" : this.step ? "Go on" : "Train";
     }
     this.again.disabled = !this.step;
-    this.at.textContent = `step ${this.step.toLocaleString("en")} of ${this.steps.toLocaleString("en")}`;
+    this.at.textContent = `${this.step.toLocaleString("en")} of ${this.steps.toLocaleString("en")} steps${this.left()}`;
     this.curve.replaceChildren(...this.parts());
     this.curve.setAttribute("aria-label", this.said());
     this.draw(this);
   }
-  /* The loss on the held-out text over the optimiser steps. */
+  /* The loss on the held-out text over the optimiser steps, from the highest that there is. */
   parts() {
-    const { points, steps, lines } = this, { low, high, tick, counted } = this.chart;
+    const { points, steps, lines } = this, { low, tick, counted } = this.chart;
+    const high = Math.max(low + 2, ...points.flatMap(([, ...losses]) => losses));
     const [left, right, top, bottom] = [34, 384, 14, 198];
     const x = (step) => left + ((right - left) * step) / steps;
-    const y = (loss) => top + ((bottom - top) * (high - Math.min(high, loss))) / (high - low);
+    const y = (loss) => top + ((bottom - top) * (high - loss)) / (high - low);
     const parts = [];
     const line = (kind, loss) => parts.push(shape("line", { class: kind, x1: left, x2: right, y1: y(loss), y2: y(loss) }));
     const text = (where, words) => parts.push(shape("text", where, words));
@@ -165,8 +176,7 @@ class Trainer {
     const last = points.at(-1), heights = last.slice(1).map(y);
     const near = lines.length > 1 && Math.abs(heights[0] - heights[1]) < 18; // the labels make room
     lines.forEach(({ kind }, i) => {
-      const shown = points.filter((_, n) => Math.min(points[n][i + 1], points[n + 1]?.[i + 1] ?? 9) <= high);
-      const path = shown.map((point) => `${x(point[0]).toFixed(1)},${y(point[i + 1]).toFixed(1)}`);
+      const path = points.map((point) => `${x(point[0]).toFixed(1)},${y(point[i + 1]).toFixed(1)}`);
       parts.push(shape("polyline", { class: kind, points: path.join(" ") }));
       const upper = heights[i] < heights[1 - i] || (heights[i] === heights[1 - i] && i);
       const place = near ? (heights[0] + heights[1]) / 2 + (upper ? -9 : 9) : heights[i];
@@ -213,7 +223,7 @@ function trainBigram(box) {
     canvas.setAttribute("aria-label", `The table, ${V} rows of ${V} shares`);
     rows.replaceChildren(...said.map(([after, best, share]) => make("tr", {},
       make("th", { scope: "row" }, make("code", {}, after)), make("td", {}, make("code", {}, best)),
-      make("td", { class: "share", "--p": share }, make("i")), make("td", {}, `${Math.round(100 * share)} %`))));
+      make("td", { class: "share", "--p": share }, make("i")), make("td", {}, `${Math.round(100 * share)}\u00a0%`))));
     const random = generator(7);
     let token = 0, text = "";
     for (let i = 0; i < 150; i++) text += chars[(token = multinomial(shares[token], random))];
@@ -224,11 +234,11 @@ function trainBigram(box) {
     const box = canvas.getBoundingClientRect();
     const [s, t] = [(clientX - box.left) / box.width, (clientY - box.top) / box.height].map((at) =>
       Math.max(0, Math.min(V - 1, Math.floor(at * V))));
-    words.textContent = `“${nameOf(chars[s])}” after “${nameOf(chars[t])}”: ${(100 * shares[t][s]).toFixed(1)} %`;
+    words.textContent = `“${nameOf(chars[s])}” after “${nameOf(chars[t])}”: ${(100 * shares[t][s]).toFixed(1)}\u00a0%`;
   });
   canvas.addEventListener("pointerleave", () => (words.textContent = about));
   const begin = () => [new Bigram({ V, random: generator(1337) })];
-  const chart = { low: 2.2, high: 4.8, tick: 0.5, count: true };
+  const chart = { low: 2.2, tick: 0.5, count: true };
   const trainer = new Trainer({
     steps: 3000, every: 25, learning_rate: 1e-2, pace: { steps: 3, wait: 12 }, lines: [{ kind: "with" }], chart, begin, draw,
   });
@@ -260,20 +270,20 @@ function trainAttention(box) {
     bodies.forEach((body, i) => body.replaceChildren(...Array.from({ length: T }, (_, back) => {
       const share = looks?.[i][back];
       const where = make("th", { scope: "row" }, back ? `${back} back` : "itself");
-      const said = share === undefined ? "–" : `${Math.round(100 * share)} %`;
+      const said = share === undefined ? "–" : `${Math.round(100 * share)}\u00a0%`;
       return make("tr", {}, where, make("td", { class: "share", "--p": share ?? 0 }, make("i")), make("td", {}, said));
     })));
   };
   const begin = () => [true, false].map((positions) => new SelfAttention({ V, C, T, positions, random: generator(1337) }));
   const trainer = new Trainer({
     steps: 5000, every: 100, learning_rate: 1e-3, pace: { steps: Infinity, wait: 0 }, lines,
-    chart: { low: 2.1, high: 3, tick: 0.2 }, begin, draw,
+    chart: { low: 2.1, tick: 0.5 }, begin, draw,
   });
   const table = ({ name, kind }, body) => make("table", { class: `soft looks ${kind}` }, make("caption", {}, name), body);
   const key = lines.map(({ name, kind }) => make("span", { class: kind }, make("i"), name));
   box.append(trainer.controls, result, make("div", { class: "beside" },
-    make("figure", {}, make("p", { class: "keys" }, ...key), trainer.curve,
-      make("figcaption", {}, "Loss on the held-out text over the optimiser steps; the part above 3 is cut off.")),
+    make("figure", {}, make("p", { class: "line-names" }, ...key), trainer.curve,
+      make("figcaption", {}, "Loss on the held-out text over the optimiser steps.")),
     make("div", {}, make("div", { class: "two-looks" }, ...lines.map((line, i) => table(line, bodies[i]))),
       make("p", { class: "small" }, "Where the last of 8 characters looks: the mean of its weights over the held-out text. Without positions the head knows which characters are there, and not where."))));
   return trainer;

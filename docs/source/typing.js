@@ -7,7 +7,7 @@ const field = $("#line"), fields = all(".mine");
 function setLine(text, told) {
   for (const one of fields) if (one.value !== text) one.value = text;
   const note = take(text);
-  $("#note").textContent = told ?? note;
+  put($("#note"), told ?? note);
 }
 
 /* The token in front of a place in a field. */
@@ -52,10 +52,11 @@ function chooseLetter(view, at) {
 
 function listenToField(one) {
   one.addEventListener("input", () => {
+    const before = [...state.typed, state.at].join(), wrote = writing || Object.keys(state.written).length;
     halt(true);
     setLine(one.value);
     choose(tokenBefore(one, one.selectionStart));
-    draw();
+    if (wrote || [...state.typed, state.at].join() !== before) draw(); // what comes after LONGEST changes nothing
     remember();
     wake();
   });
@@ -68,12 +69,13 @@ function listenToField(one) {
 
 function listen() {
   // A frame around what has the focus, where a key was used last and not the pointer.
-  const use = (keys) => () => {
-    document.body.classList.toggle("keys", keys);
+  const use = (keyboard) => () => {
+    document.body.classList.toggle("by-keyboard", keyboard);
     touched = true;
   };
-  for (const kind of ["keydown", "input"]) addEventListener(kind, use(kind === "keydown"), true);
+  addEventListener("keydown", use(true), true);
   addEventListener("pointerdown", use(false), true);
+  addEventListener("input", () => (touched = true), true); // also of what is dictated
   fields.forEach(listenToField);
   document.addEventListener("selectionchange", () => {
     const one = document.activeElement;
@@ -138,10 +140,13 @@ function unfold(name) {
   if (name) settle(to);
 }
 
-/* Scroll as little as shows all of a row, or its top where it is higher than the window. */
-function settle({ item }) {
-  const { top, bottom } = item.getBoundingClientRect();
-  const over = Math.min(top - 56, bottom - innerHeight + 8);
-  const by = top < 0 ? top - 56 : Math.max(0, over);
+const SHOWN = 300; // pixels of an inside that are in view when it opens, or all of it
+
+/* Scroll as little as shows a row's own line and the beginning of its inside. */
+function settle({ row, inside }) {
+  const { top } = row.getBoundingClientRect(), { top: start, height } = inside.getBoundingClientRect();
+  const above = top - $("nav.steps").offsetHeight - 4;
+  const below = start + Math.min(height, SHOWN) - innerHeight;
+  const by = Math.min(above, Math.max(0, below));
   if (by) scrollBy({ top: by, behavior: still.matches ? "instant" : "smooth" });
 }

@@ -33,6 +33,19 @@ def shapes(text: str) -> Markup:
     return Markup(re.sub(r"(\([BTCVhd3/, ]*[BTCV][BTCVhd3/, ]*\))", span, str(escape(text))))
 
 
+def kept_whole(page: str) -> str:
+    """The page with no break inside a flag of a command, nor between a number and its %."""
+
+    def mend(found: re.Match) -> str:
+        text = found[0]
+        if text.startswith("<code"):
+            return re.sub(r"(?<=[\s>])-[^\s<]+", r'<span class="flag">\g<0></span>', text)
+        return text if text.startswith("<") else text.replace(" %", "&nbsp;%")
+
+    code = r"<code>[^<]*</code>"
+    return re.sub(rf"<(script|style|pre|svg)\b.*?</\1>|{code}|\d %", mend, page, flags=re.S)
+
+
 def seconds(moment: str) -> int:
     """Seconds of h:mm:ss."""
     hours, minutes, rest = map(int, moment.split(":"))

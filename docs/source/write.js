@@ -16,7 +16,6 @@ function wake(again = false) {
       if (failed) script.remove();
       draw();
       drawInsides();
-      if (found && state.open === LARGE) settle(rows.at(-1));
       done();
     };
     script.addEventListener("load", () => setTimeout(() => end(true)));
@@ -74,15 +73,15 @@ async function write() {
 /* What was written is no longer true of the line. */
 function forget() {
   state.written = {};
-  for (const { wrote } of [...rows, ...figures]) wrote.textContent = "";
+  for (const { wrote } of [...rows, ...figures]) put(wrote, "");
 }
 
 function halt(clear) {
   writing = false;
-  document.body.classList.remove("busy");
-  for (const { line } of [...rows, ...figures]) line.classList.add("rest");
+  document.body.classList.toggle("busy", false); // toggle, as it leaves alone what is so already
+  for (const { line } of [...rows, ...figures]) line.classList.toggle("rest", true);
   if (clear) forget();
   const texts = Object.values(state.written);
-  button.textContent = texts.length ? "Write anew" : "Write";
+  put(button, texts.length ? "Write anew" : "Write");
   if (texts.length) announce(texts.map((text, i) => `Step ${i + 1} wrote: ${text}`).join(". "));
 }
