@@ -250,7 +250,7 @@ def test_a_page_shows_each_script_and_its_changes(open_page, file):
         assert section.locator(".picture").count() == ("picture" in row)
         lines = FILES[name].read_text(encoding="utf-8").splitlines()
         whole = len(lines) if name in RESULTS else 0  # tools and exercises show their changes alone
-        assert section.locator(".file .l").count() == whole
+        assert section.locator(".file i").count() == whole
         if "extends" in row:
             old = TABLE[row["extends"]]["file"]
             numbers = ["git", "diff", "--no-index", "--numstat", old, row["file"]]
