@@ -74,7 +74,7 @@ function newTable(logits, view) {
   const words = said("");
   const left = make("div", { class: "table" }, above, square, axis, words);
   const right = make("div");
-  const rest = "Row: the last character. Column: the next one. The stronger a mark, the likelier. Above: the lit row as bars. Click a row to read it, or use the arrow keys.";
+  const rest = "Row: the last character. Column: the next one. The stronger a mark, the likelier. Above: the lit row as bars. Choose a row to read it: tap or click it, or use the arrow keys.";
   const made = { canvas, square, above, label, said: words, right, rest, lead: make("p", { class: "lead" }) };
   made.box = make("div", { class: "two" }, left, right);
   made.probs = logits.map(softmax);
