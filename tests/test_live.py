@@ -245,7 +245,7 @@ def test_a_page_shows_each_script_and_its_changes(open_page, file):
     for name, row in rows.items():
         number = list(TABLE).index(name) + 1 if name in RESULTS else name
         section = page.locator(f"#step-{number}")
-        assert section.locator("math").count() == ("formula" in row)
+        assert section.locator(".formula").count() == ("formula" in row)
         assert section.locator(".curves").count() == (name in RESULTS)
         assert section.locator(".picture").count() == ("picture" in row)
         lines = FILES[name].read_text(encoding="utf-8").splitlines()
@@ -286,6 +286,42 @@ def test_a_page_is_accessible_and_fits(open_page, file, settings):
         assert found.response["violations"] == [], found.generate_report()
         width = page.evaluate("document.documentElement.clientWidth")
         assert page.evaluate("document.documentElement.scrollWidth") == width
+
+
+@pytest.mark.parametrize("file", [PAGE, BEYOND])
+def test_a_phone_shows_a_page_without_scrolling_sideways(open_page, file):
+    """Nothing ends right of the window, samples are whole, letters of pictures have 10 pixels."""
+    states = ["", *(f"#step={n}" for n in range(1, 8))] if file == PAGE else [""]
+    page = open_page(file, viewport=PHONE)
+    for hash in states:
+        page.goto(file.as_uri() + hash)
+        page.reload()
+        if "step=7" in hash:
+            page.locator("#row-7 .switches").wait_for()
+        for width in (390, 360, 320):
+            page.set_viewport_size({"width": width, "height": 844})
+            assert page.evaluate("document.documentElement.scrollWidth") == width, (hash, width)
+        page.set_viewport_size(PHONE)
+        too_long = """all(".formula").filter((e) => e.scrollWidth > e.clientWidth)
+            .concat(all(".sample").filter((e) => e.scrollHeight > e.clientHeight))
+            .map((e) => `${e.closest("section").id} ${e.className}`)"""
+        assert page.evaluate(too_long) == []
+        too_small = """all("figure svg text").filter((e) => e.getBoundingClientRect().width
+            && parseFloat(getComputedStyle(e).fontSize) * e.getScreenCTM().a < 10)
+            .map((e) => e.textContent)"""
+        assert page.evaluate(too_small) == []
+        headings = page.locator("#row-1 .score small, .heads .long").all() if file == PAGE else []
+        for one in headings:
+            assert one.evaluate("(e) => e.scrollWidth <= e.clientWidth")
+
+
+def test_a_phone_keeps_the_rows_in_place_when_an_example_has_a_note(open_page):
+    page = open_page(viewport=PHONE)
+    before = page.locator("#row-1").bounding_box()["y"]
+    for example in page.locator("[data-line]").all():
+        example.click()
+        assert page.locator("#note").inner_text()
+        assert page.locator("#row-1").bounding_box()["y"] == before
 
 
 def test_the_race_stands_on_the_first_screen(open_page):

@@ -63,8 +63,8 @@ EXAMPLES = [  # lines to tap, and what the page says of each
     ),
     (
         "hello",
-        "Here step 1 is best and step 6 worst: the text has no “hello”, and four letters are a"
-        " small sample. Over all of the unseen text step 7 is best.",
+        "Step 1 is best, step 6 worst: four letters are a small sample. Over all unseen text step 7"
+        " is best.",
     ),
 ]
 VIDEO = "https://www.youtube.com/watch?v=kCc8FmEb1nY"
@@ -128,6 +128,11 @@ def training(chars: str) -> dict:
     return {"text": text, "data": for_the_page({"chars": chars, "text": text})}
 
 
+def parts_of(formula: str) -> list[str]:
+    """The formula in MathML, cut at its wide spaces, where a narrow page may begin a new line."""
+    return [convert(part, display="block") for part in formula.split(r"\quad")]
+
+
 def head_name(config: dict, i: int) -> str:
     """What a head is called, as the page calls it."""
     heads = config.get("n_head", 1)
@@ -174,7 +179,7 @@ def read_steps(table: dict, results: dict, idea: Callable[[str], str]) -> list[d
             "lines": lines_of(step["file"]),
             "hunks": hunks_between(old["file"], step["file"]) if old else [],
             "boxes": nested(step["picture"]) if "picture" in step else [],
-            "mathml": convert(step["formula"], display="block") if "formula" in step else None,
+            "mathml": parts_of(step["formula"]) if "formula" in step else [],
             "url": f"{VIDEO}&t={seconds(moment)}s" if moment else None,
             "sources": list(step.get("sources", {}).items()),
             "in_the_video": IN_THE_VIDEO.get(name),

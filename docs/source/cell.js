@@ -5,12 +5,12 @@
 function bars(values, { tall = 34, step, kind = "up", scale } = {}) {
   step ??= values.length > 16 ? 9 : 20;
   const most = scale ?? Math.max(1e-9, ...values.map(Math.abs));
-  const width = values.length * step, middle = tall / 2;
+  const width = values.length * step, middle = tall / 2, gap = Math.min(2, 0.3 * step);
   const svg = shape("svg", { viewBox: `0 0 ${width} ${tall}`, width, height: tall, "aria-hidden": "true" });
   svg.append(shape("line", { class: "axis", x1: 0, x2: width, y1: middle, y2: middle }));
   values.forEach((value, i) => {
     const height = Math.max(0.5, (Math.min(1, Math.abs(value) / most) * (tall - 2)) / 2);
-    const where = { x: i * step + 1, width: step - 2, y: value < 0 ? middle : middle - height, height };
+    const where = { x: i * step + gap / 2, width: step - gap, y: value < 0 ? middle : middle - height, height };
     svg.append(shape("rect", { class: kind, ...where }));
   });
   return svg;

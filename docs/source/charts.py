@@ -15,6 +15,7 @@ import statistics
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Circle, Rectangle
 
 INK, SOFT, BAR, RULE, PAPER, LOOK = "#1c1d20", "#5a5d65", "#b9bcc3", "#e3e0da", "#fdfcfa", "#2563c4"
@@ -45,14 +46,16 @@ def paper(width: float, height: float) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def plot(figure: Figure, left: float, top: float, width: float, height: float) -> Axes:
+def plot(
+    figure: Figure, left: float, top: float, width: float, height: float, size: float = 13
+) -> Axes:
     """Axes in a part of a figure, measured as in paper(): no frame, labels without ticks."""
     across, down = figure.get_size_inches() * 72
     box = (left / across, 1 - (top + height) / down, width / across, height / down)
     axes = figure.add_axes(box)
     axes.spines[:].set_visible(False)
     axes.patch.set_visible(False)
-    axes.tick_params(which="both", length=0, labelcolor=SOFT, labelsize=11)
+    axes.tick_params(which="both", length=0, labelcolor=SOFT, labelsize=size)
     axes.grid(axis="y", color=RULE, linewidth=1)
     axes.set_axisbelow(True)
     return axes
@@ -161,7 +164,7 @@ def curves(steps: list[dict]) -> str:
     last = max(step["evaluations"][-1][0] for step in steps)
     bottom = min(1.7, *(step["val_loss"] - 0.1 for step in steps))
     figure = Figure(figsize=(330 / 72, 190 / 72))
-    axes = plot(figure, 32, 8, 270, 144)
+    axes = plot(figure, 32, 8, 270, 144, size=11)
     axes.set(xlim=(0, last), ylim=(bottom, 3), xticks=range(0, last + 1, 500 * (1 + last // 3001)))
     axes.set_yticks([tenth / 10 for tenth in range(12, 31, 2) if tenth / 10 >= bottom])
     axes.set_xlabel("optimiser steps", color=SOFT, size=11)
@@ -200,8 +203,8 @@ def seconds_figure(found: dict, alone: bool = False) -> str:
     who["our lessons"] = [p for p, low in zip(who["our lessons"], lows, strict=True) if p[1] == low]
     ends = sorted(seconds for points in who.values() for seconds, _ in points)
     low = min(loss for points in who.values() for _, loss in points) - 0.05
-    figure = Figure(figsize=(900 / 72, 414 / 72))
-    axes = plot(figure, 60, 30, 560, 330)
+    figure = Figure(figsize=(400 / 72, 330 / 72))
+    axes = plot(figure, 32, 30, 356, 250)
     round_numbers = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
     right = next(n for n in round_numbers if n >= ends[-1])
     axes.set(xscale="log", xlim=(ends[0] / 1.2, right), ylim=(low, 2))
@@ -209,19 +212,15 @@ def seconds_figure(found: dict, alone: bool = False) -> str:
     shown = [n for n in round_numbers if ends[0] / 1.2 <= n <= right]
     axes.set_xticks(shown, map(str, shown))
     axes.minorticks_off()
-    axes.tick_params(labelsize=15)
-    axes.set_xlabel("seconds", color=SOFT, size=15)
-    axes.set_title("val loss", loc="left", x=-0.09, color=SOFT, size=15, pad=12)
-    places = apart([-points[-1][1] for points in who.values()], 19 * (2 - low) / 330)
-    for (name, points), height in zip(who.items(), places, strict=True):
+    axes.tick_params(labelsize=13)
+    axes.set_xlabel("seconds", color=SOFT)
+    axes.set_title("val loss", loc="left", x=-0.09, color=SOFT, size=13, pad=12)
+    for name, points in who.items():
         colour = SOFT if name in OTHERS else INK
-        axes.plot(*zip(*points, strict=True), "o-", color=colour, markersize=9, clip_on=False)
-        line = {"arrowstyle": "-", "color": BAR, "linewidth": 1, "shrinkA": 0, "shrinkB": 4}
-        x, y = axes.transAxes.inverted().transform(axes.transData.transform((right, -height)))
-        axes.annotate(
-            name, points[-1], (x + 0.03, y), textcoords="axes fraction", va="center", size=15,
-            color=colour, arrowprops=line, annotation_clip=False,
-        )  # fmt: skip
+        axes.plot(*zip(*points, strict=True), "o-", color=colour, markersize=7, clip_on=False)
+        # Beside the point where a line begins, and over what comes after it.
+        kind = {"textcoords": "offset points", "color": colour, "va": "bottom"}
+        axes.annotate(name.replace("tuned, ", "tuned,\n"), points[0], (8, -3), **kind)
     return finish(figure, "race", alone)
 
 
@@ -252,74 +251,72 @@ def pieces(before: dict, found: dict) -> str:
 
 def right_answers(runs: dict[str, list[dict]]) -> str:
     """Right answers against seconds for the runs of beyond/reward.py, a line for each seed."""
-    figure = Figure(figsize=(680 / 72, 300 / 72))
-    axes = plot(figure, 40, 30, 390, 220)
+    figure = Figure(figsize=(400 / 72, 360 / 72))
+    axes = plot(figure, 40, 108, 340, 206)
     shown = list(ANSWERS)[:4]  # the others are of another model
     last = max(one["rows"][-1][0] for name in shown for one in runs[name])
     axes.set(xlim=(0, last), ylim=(0, 1000), yticks=range(0, 1001, 250))
-    axes.set_xlabel("seconds of one core", color=SOFT, size=11)
-    axes.set_title("right answers of 1,000", loc="left", x=-0.09, color=SOFT, size=11, pad=12)
-    means = [statistics.mean(one["rows"][-1][1] for one in runs[name]) for name in shown]
-    ends = apart([-mean for mean in means], 18 * 1000 / 220)
-    for name, mean, height in zip(shown, means, ends, strict=True):
-        colour = {"practice": INK, "imitate": LOOK}.get(name, BAR)
+    axes.set_xlabel("seconds of one core", color=SOFT)
+    axes.set_title("right answers of 1,000", loc="left", x=-0.11, color=SOFT, size=13, pad=12)
+    key = {}
+    for name in shown:
         for one in runs[name]:
-            axes.plot(*zip(*one["rows"], strict=True), color=colour, linewidth=1.2)
-        end = max(one["rows"][-1][0] for one in runs[name])
-        line = {"arrowstyle": "-", "color": BAR, "linewidth": 1, "shrinkA": 0, "shrinkB": 2}
-        axes.annotate(
-            ANSWERS[name], (end, mean), (1.03, -height / 1000), textcoords="axes fraction",
-            va="center", arrowprops=line, annotation_clip=False,
-            color=SOFT if colour == BAR else colour,
-        )  # fmt: skip
+            key[ANSWERS[name]] = axes.plot(
+                *zip(*one["rows"], strict=True), linewidth=1.5,
+                color={"practice": INK, "imitate": LOOK}.get(name, SOFT),
+                linestyle=":" if name == "lenient" else "-",
+            )[0]  # fmt: skip
+    labelled(figure, key)
     return finish(figure, "answers")
 
 
-def labelled(axes: Axes, lines: dict[str, tuple[list[float], list[float], str]]) -> None:
-    """Draw lines of x, y and colour, each with its name beside its end."""
-    low, high = axes.get_ylim()
-    least = 18 * (high - low) / (axes.bbox.height * 72 / axes.figure.dpi)
-    ends = apart([-y[-1] for _, y, _ in lines.values()], least)
-    for (name, (x, y, colour)), height in zip(lines.items(), ends, strict=True):
-        axes.plot(x, y, "o-", color=colour, markersize=5, clip_on=False)
-        place = (1.03, (-height - low) / (high - low))
-        kind = {"va": "center", "color": SOFT if colour == BAR else colour}
-        axes.annotate(name, (x[-1], y[-1]), place, textcoords="axes fraction", **kind)
+def labelled(figure: Figure, key: dict[str, Line2D]) -> None:
+    """The names of lines over their picture, each beside a piece of its line."""
+    across, down = figure.get_size_inches() * 72
+    for i, (name, line) in enumerate(key.items()):
+        x, y = [4 / across, 30 / across], 1 - (12 + 18 * i) / down
+        kind = {"color": line.get_color(), "linestyle": line.get_linestyle()}
+        figure.add_artist(Line2D(x, [y, y], linewidth=line.get_linewidth(), **kind))
+        figure.text(38 / across, y, name, va="center", color=line.get_color())
 
 
 def drafts(found: dict) -> str:
     """How many tokens a pass gives, and how much faster a sample is, against the drafts."""
-    figure = Figure(figsize=(560 / 72, 280 / 72))
-    axes = plot(figure, 30, 14, 340, 220)
+    figure = Figure(figsize=(400 / 72, 320 / 72))
+    axes = plot(figure, 30, 72, 356, 206)
     rows = {members: found[members][1:] for members in ("4", "1")}  # the first is the lesson's
     x = [row["drafts"] for row in rows["1"]]
     times = {key: [float(row["times"].split()[0]) for row in rows[key]] for key in rows}
     tokens = [row["tokens_per_pass"] for row in rows["4"]]
     axes.set(xlim=(0, x[-1]), ylim=(0.8, math.ceil(5 * max(tokens)) / 5), xticks=x)
     axes.set_yticks([tenth / 10 for tenth in range(10, round(10 * axes.get_ylim()[1]) + 1, 5)])
-    axes.set_xlabel("drafts for a pass", color=SOFT, size=11)
+    axes.set_xlabel("drafts for a pass", color=SOFT)
     lines = {
-        "tokens a pass": (x, tokens, BAR),
-        "times as fast, four models": (x, times["4"], INK),
-        "times as fast, one model": (x, times["1"], LOOK),
+        "tokens a pass": (tokens, SOFT),
+        "times as fast, four models": (times["4"], INK),
+        "times as fast, one model": (times["1"], LOOK),
     }
-    labelled(axes, lines)
+    kind = {"markersize": 5, "clip_on": False}
+    key = {name: axes.plot(x, y, "o-", color=c, **kind)[0] for name, (y, c) in lines.items()}
+    labelled(figure, key)
     return finish(figure, "drafts")
 
 
 def reading(runs: list[dict]) -> str:
     """The loss in each tenth of the text that is read, without learning and with it."""
-    figure = Figure(figsize=(560 / 72, 280 / 72))
-    axes = plot(figure, 40, 14, 370, 220)
-    ways = {"without learning": ("no steps", BAR), "learning": ("adam", INK)}
-    lines = {}
-    for name, (key, colour) in ways.items():
-        tenths = zip(*(one[key]["tenths"] for one in runs), strict=True)
-        lines[name] = (list(range(1, 11)), [statistics.mean(seeds) for seeds in tenths], colour)
-    every = [loss for _, losses, _ in lines.values() for loss in losses]
+    figure = Figure(figsize=(400 / 72, 310 / 72))
+    axes = plot(figure, 40, 62, 346, 206)
+    ways = {"without learning": ("no steps", SOFT), "learning": ("adam", INK)}
+    key, every = {}, []
+    for name, (way, colour) in ways.items():
+        tenths = zip(*(one[way]["tenths"] for one in runs), strict=True)
+        means = [statistics.mean(seeds) for seeds in tenths]
+        kind = {"color": colour, "markersize": 5, "clip_on": False}
+        key[name] = axes.plot(range(1, 11), means, "o-", **kind)[0]
+        every += means
     axes.set(xlim=(1, 10), ylim=(min(every) - 0.03, max(every) + 0.03), xticks=range(1, 11))
-    axes.set_xlabel("tenth of the unseen text", color=SOFT, size=11)
-    labelled(axes, lines)
+    axes.set_xlabel("tenth of the unseen text", color=SOFT)
+    labelled(figure, key)
     return finish(figure, "reading")
 
 
@@ -345,27 +342,28 @@ def gradient_bars(gradients: dict) -> str:
 
 def turns(places: dict[float, list[tuple[float, float]]]) -> str:
     """Pairs of features as arrows, at one position after the other; the key is a pair's speed."""
-    figure = Figure(figsize=(430 / 72, 172 / 72))
+    figure = Figure(figsize=(400 / 72, 184 / 72))
     for i, (speed, points) in enumerate(places.items()):
-        axes = figure.add_axes((i / 3, 0, 1 / 3, 143 / 172), xlim=(-1.3, 1.3), ylim=(-1.3, 1.3))
+        axes = figure.add_axes((i / 3, 0, 1 / 3, 136 / 184), xlim=(-1.3, 1.3), ylim=(-1.3, 1.3))
         axes.set_axis_off()
-        axes.set_title(f"{speed:.2g} radians a position", size=11)
+        axes.set_title(f"{speed:.2g} radians\na position", size=13)
         axes.add_patch(Circle((0, 0), 1, facecolor="none", edgecolor=RULE))
         for t, (a, b) in enumerate(points):
             arrow = {"arrowstyle": "-|>", "shrinkA": 0, "shrinkB": 0, "linewidth": 1.5}
             arrow["color"] = INK if t else LOOK
             axes.annotate("", (a, b), (0, 0), arrowprops=arrow)
-            axes.text(1.15 * a, 1.15 * b, t, size=11, ha="center", va="center", color=SOFT)
+            if speed > 0.25 or t in (0, len(points) - 1):  # no number on top of another
+                axes.text(1.17 * a, 1.17 * b, t, ha="center", va="center", color=SOFT)
     return finish(figure, "turns")
 
 
 def singular_values(before: list[float], after: list[float]) -> str:
     """The singular values of a step, from the largest to the smallest, before and after."""
-    figure = Figure(figsize=(430 / 72, 230 / 72))
-    axes = plot(figure, 30, 12, 390, 176)
+    figure = Figure(figsize=(400 / 72, 230 / 72))
+    axes = plot(figure, 30, 12, 360, 174)
     axes.set(xlim=(1, len(before)), ylim=(0, 1.3), yticks=(0, 0.5, 1))
     axes.set_xticks([1, *range(24, len(before) + 1, 24)])
-    axes.set_xlabel("singular values, from the largest to the smallest", color=SOFT, size=11)
+    axes.set_xlabel("singular values, from the largest to the smallest", color=SOFT)
     order = range(1, len(before) + 1)
     axes.plot(order, before, color=LOOK)
     axes.plot(order, after, color=INK)

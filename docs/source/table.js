@@ -75,7 +75,7 @@ function newTable(logits, view) {
   const left = make("div", { class: "table" }, above, square, axis, words);
   const right = make("div");
   const rest = "Row: the last character. Column: the next one. The stronger a mark, the likelier. Above: the lit row as bars.";
-  const how = make("span", { class: "screen" }, " Click a row to read it, or use the arrow keys.");
+  const how = make("span", { class: "screen" }, " Choose a row to read it: tap or click it, or use the arrow keys.");
   const made = { canvas, square, above, label, right, lead: make("p", { class: "lead" }) };
   made.box = make("div", { class: "two" }, left, right);
   made.probs = logits.map(softmax);

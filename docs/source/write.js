@@ -29,7 +29,7 @@ let writing = false, runs = 0, seed = 1337;
 const room = () => {
   const { line } = rows[0];
   const width = parseFloat(getComputedStyle(line).fontSize) * 0.603;
-  return Math.max(24, Math.floor(line.clientWidth / width) * 2 - state.typed.length - 2);
+  return Math.max(24, Math.floor(line.clientWidth / width) * 2 - state.typed.length - 12); // lines end at spaces
 };
 
 /* Every step goes on from the line, all at one pace, and with the same random numbers. */
