@@ -1,8 +1,9 @@
 """Step 13, SwiGLU: a gate in the feed-forward.
 
 New: a projection of x becomes a gate (arXiv 2002.05202): at each position it decides how much of
-each feature passes. The layer is narrower than in step 12, so that its three matrices have as many
-weights as the two before.
+each feature passes. A ReLU lets a feature pass by its own sign, a gate where another thing holds.
+The layer is narrower than in step 12, so that its three matrices have as many weights as the two
+before.
 Expect a val loss near 1.65, down from 1.69.
 Try --n-layer 1: 1.78, below the 1.80 of the six blocks of step 9.
 """

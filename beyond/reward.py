@@ -6,15 +6,15 @@ one less likely. So the model learns from more problems than were solved for it.
 group's mean as baseline; GRPO, arXiv 2402.03300, without its division by the spread, 2503.20783.)
 ChatGPT, too, continues texts first, learns from answers that people wrote, and then from rewards.
 But a model gives most of its rewards, a penalty (KL) keeps it near to what it was, and its answers
-are language. Its other parts here: exercise 3 trains a model once more, exercise 2 leaves questions
-out of the loss (-100), and docs/own_text.md ends a sample at an empty line.
+are language. Other parts of its training: exercise 3 trains a model once more, exercise 2 leaves
+questions out of the loss (-100), and docs/own_text.md ends a sample at an empty line.
 Expect 440 to 660 right answers to 1,000 unseen problems before the practice, and 930 to 970 after
 it, with three seeds. More steps on the solved sums give nothing: --max-iters 2000 --updates 0.
 Try --lenient --updates 150, a checker of the last digit alone: nearly every answer gets a reward,
 and 120 to 330 are right. The model learns what is rewarded, and not what was meant.
 Try --solved 100000 --max-iters 1000 --extra-digits 1 --updates 150: it adds three digits and is
-rewarded for four. At first no answer is right, so there is nothing to make likelier: the reward
-stays at 0, or near it. And it forgets: of 1,000 sums of three digits 5 to 78 are right at the end.
+rewarded for four. At first no answer is right, so there is nothing to make likelier: with two of
+three seeds the reward stays at 0. And all forget: of 1,000 sums of three digits 5 to 78 stay right.
 """
 
 import argparse

@@ -1,11 +1,11 @@
 """Speculative sampling, a tool: a table drafts tokens, and the model checks several in one pass.
 
-New: a table like step 1's, with what follows two tokens in the training split, drafts 4 tokens. The
+New: a table like step 1's, of what follows a token and two tokens, drafts 4 tokens. The
 model then computes its own probabilities for all of them in one pass, which takes little longer
 than a pass for one token. A draft is kept with probability min(1, p/q), where p is the model's
 probability and q the table's. What is refused is drawn again, from what the table gave too little.
 So the text has exactly the model's own distribution (arXiv 2211.17192, appendix A.1).
-Expect the losses of step 19 with --n-member 1, and 1.3 times its characters a second. With four
+Expect the losses of step 18, and 1.3 times its characters a second. With four
 members, where a pass costs more, 1.7 times.
 Try --n-draft 8: no gain with one member, since the table takes as much time as the passes save.
 """
@@ -121,8 +121,8 @@ class MultiHeadAttention(nn.Module):
         self.qkv = nn.Linear(config.n_embd, 3 * config.n_embd, bias=False)
         self.rotary = Rotary(config)
         self.proj = nn.Linear(config.n_embd, config.n_embd)
-        # A pass of K drafts has K keys more than a position may see, so keys are hidden that are
-        # too far back, too: each position sees what it would see if it came alone.
+        # A pass of K drafts has K keys more than a position may see, so keys too far back are
+        # hidden, too: each position sees what it would see if it came alone.
         S = config.block_size + config.n_draft
         # A buffer is not a weight: it moves to the device with the model, and is not trained.
         self.register_buffer("seen", torch.ones(S, S).tril().triu(1 - config.block_size))
@@ -264,11 +264,11 @@ def check(drafts: Tensor, q: Tensor, p: Tensor) -> Tensor:
     The drafts were drawn from q (K, V). What returns has the model's distribution, p (K + 1, V).
     """
     chosen = torch.arange(len(drafts)), drafts
-    # The more a token's probability is above the model's, the more often it is refused.
+    # The more the table overrates a token, the more often the token is refused.
     kept = torch.bernoulli((p[chosen] / q[chosen]).clamp(max=1))  # (K)
     n = int(kept.cumprod(dim=0).sum())  # those before the first that is refused
-    # What the kept drafts lack of p are the tokens whose probability is below the model's. After
-    # the last draft there is no table to make up for. multinomial takes weights of any sum.
+    # What is missing from p is what the table underrates. After the last draft there is no table to
+    # make up for. multinomial takes weights of any sum.
     lacking = (p[n] - q[n]).clamp(min=0) if n < len(drafts) else p[n]  # (V)
     return torch.cat((drafts[:n], torch.multinomial(lacking, num_samples=1)))
 

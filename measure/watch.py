@@ -1,4 +1,4 @@
-"""Runs a training script as it is, and times it. All other clocks of measure/ are this one.
+"""Runs a training script as it is, and times it. The other clocks of optimiser steps are this one.
 
     python measure/watch.py found.json beyond/11_rotary.py --max-iters 100
     python measure/watch.py --loss 64 found.json train.py --max_iters=2000
