@@ -124,6 +124,7 @@ def test_a_share_is_as_wide_in_each_step(open_page, viewport):
     found = []
     for number in range(2, 8):
         page.evaluate("(n) => unfold(STEPS[n - 1].name)", number)
+        page.locator(f"#row-{number} .soft .share").first.wait_for()
         found += page.locator(f"#row-{number} .soft .share").evaluate_all(script)
     assert len(found) > 6
     assert max(found) - min(found) < 1
