@@ -7,7 +7,7 @@ not measure the three gains apart.
 Losses stay in nats per character: a loss per token cannot be compared with the other steps, since
 it grows with the length of the tokens.
 Expect a val loss near 1.49, down from 1.55, and a train loss near 1.14.
-Try --block-size 32: 1.52 (one seed), with about as many characters in the context as in step 16.
+Try --block-size 32: 1.52, with about as many characters in the context as in step 16.
 """
 
 import argparse
