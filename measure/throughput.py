@@ -8,7 +8,7 @@ Names are those of docs/source/steps.toml. All scripts run with the same flags, 
 steps without evaluations, and then sample from a full context. They take turns, A B A B ..., and so
 a machine whose speed drifts is fair to all. Prints the median milliseconds of an optimiser step and
 of a token. With --keep those of a step go to measure/results/times.json, from where the page takes
-them. Needs a machine that does nothing else.
+them, after each turn was scaled to the middle one. Needs a machine that does nothing else.
 """
 
 import functools
@@ -40,7 +40,14 @@ def main() -> None:
     if args.keep:
         path = RESULTS.with_name("times.json")
         kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        ms = {name: round(statistics.median(one["ms"] for one in found[name])) for name in found}
+        times = {name: [one["ms"] for one in seen] for name, seen in found.items()}
+        # Where the machine was slow for a whole turn, all of that turn is scaled down.
+        sums = [sum(turn) for turn in zip(*times.values(), strict=True)]
+        scales = [statistics.median(sums) / one for one in sums]
+        ms = {
+            name: round(statistics.median(a * b for a, b in zip(row, scales, strict=True)))
+            for name, row in times.items()
+        }
         kept["float32" if "--float32" in flags else "default"] = {"machine": machine(), "ms": ms}
         write(kept, path)
 
