@@ -1,4 +1,4 @@
-"""What the pieces of a step give: step 6 built up piece by piece, and the schedule of step 10.
+"""What the pieces of a step give: step 6 built up, the schedule of step 10, the rate of step 14.
 
     python measure/pieces.py
     python measure/pieces.py 10_schedule
@@ -30,6 +30,7 @@ PIECES = {  # of a step: a name for what is left, its flags, and the edits of th
         "constant, no warm-up": ("--warmup-iters 0", CONSTANT),
         "constant after the warm-up": ("", CONSTANT),
     },
+    "13_swiglu": {"the learning rate of step 14": ("--learning-rate 1e-2", [])},
 }
 RESULTS = losses.RESULTS.with_name("pieces.json")
 
