@@ -191,17 +191,6 @@ def test_the_table_of_step_1_is_read_by_row(page):
     assert float(row[-2]) == pytest.approx(100 * logits.softmax(dim=0).max().item(), abs=0.051)
 
 
-@pytest.mark.parametrize("size", [{"width": 1280, "height": 800}, PHONE], ids=["wide", "phone"])
-def test_opening_step_7_moves_nothing(open_page, size):
-    page = open_page(viewport=size, reduced_motion="no-preference")
-    page.locator("#row-7 .name").click()  # its weights come later, and its row grows
-    page.locator("#row-7 .switches").wait_for()
-    top = "document.querySelector('#row-7 .row').getBoundingClientRect().y"
-    page.wait_for_function(f"(most) => {top} > 0 && {top} < most", arg=size["height"] / 2)
-    page.evaluate("new Promise((done) => requestAnimationFrame(() => setTimeout(done, 300)))")
-    assert 0 < page.evaluate(top) < size["height"] / 2
-
-
 def test_a_missing_file_is_named_and_asked_for_again(open_page, tmp_path):
     shutil.copy(PAGE, tmp_path)
     page = open_page(tmp_path / "index.html", viewport=PHONE)
@@ -272,7 +261,7 @@ def test_the_sentence_over_the_heads_says_what_the_picture_has(open_page):
             figure.locator("[data-keep=positions]").set_checked(not positions)
             said = figure.locator(".said").first.inner_text()
             assert (", with a part off, " in said) != positions
-            shown = float(said.split(" on these ")[1].split(" %")[0].split()[-1])
+            shown = float(said.split(" on these ")[1].split("%")[0].split()[-1])
             grid = figure.locator(".cell").evaluate_all(cells)
             back = [w for t, s, w in grid if t == s + 1]
             assert shown == pytest.approx(100 * statistics.mean(back), abs=0.51)
@@ -410,7 +399,7 @@ def test_thirty_seconds(open_page):
     sizes = "(all) => Math.min(...all.map((e) => parseFloat(getComputedStyle(e).fontSize)))"
     assert page.locator(".opening li, .legend span").evaluate_all(sizes) >= 15
     page.locator("[data-line=hello]").click()
-    assert "step 1 is best and step 6 worst" in page.locator("#note").inner_text()
+    assert "Step 1 is best, step 6 worst" in page.locator("#note").inner_text()
     page.wait_for_function("document.querySelector('#row-7 .asleep').textContent === ''")
     shown = [float(page.locator(f"#row-{n} output").inner_text()) for n in range(1, 8)]
     assert min(shown) == shown[0]
