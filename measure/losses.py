@@ -111,10 +111,13 @@ def run(
     if tuning:
         common.data.read_text = step.read_text = tuning_texts
     config = step.parse_args(["--seed", str(seed), "--max-new-tokens", "0", *flags])
-    estimate_loss, evaluations = step.estimate_loss, []
+    estimate_loss, evaluations, models = step.estimate_loss, [], []
 
     def watch(model, corpus, config):
         """The step's own evaluation; the first seed's model writes a sample, too."""
+        if model not in models:  # of two that are trained, the second is the one to measure
+            models.append(model)
+            evaluations.clear()
         text = ""
         if seed == SEEDS[0]:
             with torch.random.fork_rng():  # the training draws what it draws without the sample

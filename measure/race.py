@@ -46,6 +46,7 @@ VIDEO = "the video's code"
 LAPTOP = {"batch_size": 16, "block_size": 64, "n_embd": 96, "n_head": 3, "dropout": 0.0}
 LAPTOP |= {"learning_rate": 1e-3, "eval_iters": 1}
 LENGTHS = {"cache": [2000], "tokens": [2000], "decay": [150, 2000], "ensemble": [2000]}
+LENGTHS |= {"distillation": [2000]}
 LESSONS = {
     f"lesson {lesson(idea)[:2]}, {idea}{'' if flags else ', bfloat16'}": (idea, flags, lengths)
     for idea, lengths in LENGTHS.items()

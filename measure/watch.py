@@ -4,7 +4,8 @@
     python measure/watch.py --loss 64 found.json train.py --max_iters=2000
 
 found.json then has the median milliseconds from the end of an optimiser step to that of the next,
-which an evaluation now and then does not change. With --sample it also has the milliseconds of a
+which an evaluation now and then does not change. Where one training follows another, it has the sum
+of both: what a step of each takes. With --sample it also has the milliseconds of a
 token, of so many that follow a full context. With --loss it has the loss of the model over the
 whole validation split of Tiny Shakespeare, in windows of so many tokens; with --vocab-size these
 are the ones of the lesson on tokens. A GPU that works on while Python goes on is not timed right.
@@ -19,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
@@ -100,20 +102,23 @@ def main() -> None:
     parser.add_argument("output", type=Path, help="where the figures go, as JSON")
     parser.add_argument("script", help="what to run, and its flags")
     args, flags = parser.parse_known_args()
-    first, ends = [], []
+    ends = defaultdict(list)  # of the steps of each optimiser
 
     def after_step(optimizer: Optimizer, *_: object) -> None:
-        first.append(optimizer)
-        if optimizer is first[0]:  # there may be a second one, for other weights
-            ends.append(time.perf_counter())
+        ends[optimizer].append(time.perf_counter())
 
     register_optimizer_step_post_hook(after_step)
     sys.argv = [args.script, *flags]
     sys.path.insert(0, str(Path(args.script).resolve().parent))
     names, found = runpy.run_path(args.script, run_name="__main__"), {}
-    if len(ends) > 1:
-        times = [after - before for before, after in itertools.pairwise(ends)]
-        found["ms"] = round(1000 * statistics.median(times), 2)
+    trainings = []
+    for times in ends.values():
+        # An optimiser that begins before the last one has ended has other weights of that model.
+        if len(times) > 1 and (not trainings or times[0] > trainings[-1][-1]):
+            trainings.append(times)
+    if trainings:
+        steps = [[b - a for a, b in itertools.pairwise(times)] for times in trainings]
+        found["ms"] = round(1000 * sum(map(statistics.median, steps)), 2)
     model = next(value for value in names.values() if isinstance(value, nn.Module))
     if args.sample:
         found["token_ms"] = round(sampling(model, args.sample), 3)

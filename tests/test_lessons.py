@@ -1,5 +1,6 @@
 """The lessons of beyond/ against what others wrote: torch, tokenizers, the lesson before."""
 
+import copy
 import dataclasses
 from collections import Counter
 from itertools import pairwise
@@ -370,3 +371,47 @@ def test_one_model_alone_learns_as_the_lesson_before():
     before, _ = lesson("decay").main(make_config("decay", **settings))
     for (name, p), q in zip(one.named_parameters(), before.parameters(), strict=True):
         assert torch.equal(p, q), name
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+def test_a_model_learns_from_the_text_and_from_its_teacher(share):
+    """The gradient is that of torch's divergence from the mean guess, which has the same."""
+    step = lesson("distillation")
+    config = make_config("distillation", float32=True, max_iters=1, imitation=share, n_member=1)
+    student, corpus = make_model("distillation", n_member=1), make_corpus()
+    teacher = make_model("distillation", shake=0.5, n_member=3).float().eval()
+    start, batches = copy.deepcopy(student), []
+    batch = corpus.batch
+    corpus.batch = lambda *args: batches.append(batch(*args)) or batches[-1]
+    step.train(student, corpus, config, teacher)
+    x, y = batches[-1]
+    guess = F.log_softmax(start(x)[0], dim=-1).flatten(0, 1)
+    with torch.no_grad():
+        mean = sum(F.softmax(one(x), dim=-1) for one in teacher.members).flatten(0, 1) / 3
+    divergence = F.kl_div(guess, mean, reduction="batchmean")
+    ((1 - share) * F.nll_loss(guess, y.flatten()) + share * divergence).backward()
+    for p, q in zip(student.parameters(), start.parameters(), strict=True):
+        torch.testing.assert_close(p.grad, q.grad, rtol=1e-3, atol=1e-6)
+    assert all(p.grad is None for p in teacher.parameters())
+
+
+def test_the_teacher_is_the_ensemble_of_the_lesson_before(monkeypatch):
+    step, trained = lesson("distillation"), []
+    train = step.train
+
+    def spy(*args):
+        train(*args)
+        trained.append((args, {k: v.clone() for k, v in args[0].state_dict().items()}))
+
+    monkeypatch.setattr(step, "train", spy)
+    settings = {"float32": True, "n_member": 2, "vocab_size": 80}
+    model, _ = step.main(make_config("distillation", **settings))
+    before, _ = lesson("ensemble").main(make_config("ensemble", **settings))
+    ((teacher, *_), weights), ((student, _, config, other), _) = trained
+    assert (student, other) == (model, teacher)
+    assert not teacher.training
+    assert len(student.members) == 1
+    assert config.batch_size == SMALL["batch_size"] // 2
+    for name, p in before.state_dict().items():
+        assert torch.equal(p, weights[name]), name
+        assert torch.equal(p, teacher.state_dict()[name]), name  # the student's training left it

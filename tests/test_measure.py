@@ -106,6 +106,28 @@ def test_a_script_of_others_is_watched(tmp_path):
     assert found["val_loss"] == pytest.approx(expected, abs=2e-4)
 
 
+TWICE = """
+import time, torch
+from torch import nn
+
+for pause in (0.04, 0.02):
+    model = nn.Linear(2, 2)
+    optimizers = [torch.optim.SGD([p], lr=1.0) for p in model.parameters()]
+    for i in range(5):
+        time.sleep(pause)
+        model(torch.ones(2)).sum().backward()
+        for optimizer in optimizers:
+            optimizer.step()
+"""
+
+
+@slow
+def test_of_two_trainings_one_step_each_is_timed(tmp_path):
+    """Two optimisers that take turns are one training."""
+    (tmp_path / "twice.py").write_text(TWICE)
+    assert 60 < watch("twice.py", folder=tmp_path)["ms"] < 1000
+
+
 def test_nanogpts_recipe_is_the_one_for_a_cpu_in_its_readme():
     published = {"--device=cpu", "--compile=False", "--block_size=64", "--batch_size=12"}
     published |= {"--n_layer=4", "--n_head=4", "--n_embd=128", "--dropout=0.0"}
