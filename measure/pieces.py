@@ -1,4 +1,4 @@
-"""What the pieces of a step give: step 6 built up, the schedule of step 10, the rate of step 14.
+"""What the pieces of a step give: step 2 without positions, step 6 built up, lessons 10 and 14.
 
     python measure/pieces.py
     python measure/pieces.py 10_schedule
@@ -19,7 +19,9 @@ NO_PROJECTION = [
     ("            nn.Linear(4 * config.n_embd, config.n_embd),\n", ""),
 ]
 CONSTANT = [("return config.learning_rate * left", "return config.learning_rate")]
+NO_POSITIONS = [(" + self.position_embedding(positions)", "")]
 PIECES = {  # of a step: a name for what is left, its flags, and the edits of the source
+    "02_self_attention": {"no positions": ("", NO_POSITIONS)},
     "06_residual_layernorm": {
         "step 5 + residual connections": ("", NO_PROJECTION + NO_WIDTH + NO_NORM),
         "+ projections": ("", NO_WIDTH + NO_NORM),

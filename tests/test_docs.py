@@ -44,6 +44,7 @@ def test_what_is_generated_is_up_to_date_and_the_same_each_time():
 def test_a_page_needs_nothing_but_itself_and_links_stay_in_the_folder(page):
     text = (DOCS / page).read_text(encoding="utf-8")
     assert len(text.encode()) < 900_000
+    assert not re.search("{{|{%", text)  # of the template
     assert not re.search(r'src="|@import|<link (?!rel="icon" href="data:)|url\((?!#)', text)
     for href in re.findall(r'href="([^"]*)"', re.sub("<script.*?</script>", "", text, flags=re.S)):
         if re.match("https:|data:", href):

@@ -113,6 +113,7 @@ def live(steps: list[dict], chosen: dict) -> dict:
                 for which in ("back", "spaces")
             }
             | {"one_back": found["heads"][found["back"]]["back"][1]}
+            | {"no_positions": found["no_positions"]}
             | {"on_spaces": found["heads"][found["spaces"]]["spaces"], "even": found["even"]}
             | {"number": found["back"] + 1}
             for name, found in chosen["heads"].items()
@@ -172,9 +173,10 @@ def read_steps(table: dict, results: dict, idea: Callable[[str], str]) -> list[d
         moment = step.get("video")
         step |= {
             "old": old,
+            "beside": next((one for one in steps if one["name"] == step.get("beside")), None),
             "beyond": step["kind"] != "step",
             **{key: idea(step[key]) for key in TEXTS if key in step},
-            "ask": [(what, idea(text)) for what, text in step.get("ask", {}).items()],
+            "ask": [(idea(what), idea(text)) for what, text in step.get("ask", {}).items()],
             "why": [(what, idea(text)) for what, text in step.get("why", {}).items()],
             "lines": lines_of(step["file"]),
             "hunks": hunks_between(old["file"], step["file"]) if old else [],
@@ -254,6 +256,7 @@ def build() -> dict[Path, str]:
             vocabulary=found["vocabulary"],
             raced=raced["times"][0]["machine"],
             pieces={"step 5": before} | added,
+            blind=found["pieces"]["02_self_attention"]["no positions"],
             cuts=cuts,
             by_name={step["name"]: step for step in steps},
             pictures=pictures,

@@ -204,7 +204,7 @@ def seconds_figure(found: dict, alone: bool = False) -> str:
     ends = sorted(seconds for points in who.values() for seconds, _ in points)
     low = min(loss for points in who.values() for _, loss in points) - 0.05
     figure = Figure(figsize=(400 / 72, 330 / 72))
-    axes = plot(figure, 32, 30, 356, 250)
+    axes = plot(figure, 32, 30, 344, 250)
     round_numbers = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
     right = next(n for n in round_numbers if n >= ends[-1])
     axes.set(xscale="log", xlim=(ends[0] / 1.2, right), ylim=(low, 2))
@@ -264,7 +264,7 @@ def right_answers(runs: dict[str, list[dict]]) -> str:
             key[ANSWERS[name]] = axes.plot(
                 *zip(*one["rows"], strict=True), linewidth=1.5,
                 color={"practice": INK, "imitate": LOOK}.get(name, SOFT),
-                linestyle=":" if name == "lenient" else "-",
+                linestyle={"supervised": "--", "lenient": ":"}.get(name, "-"),
             )[0]  # fmt: skip
     labelled(figure, key)
     return finish(figure, "answers")

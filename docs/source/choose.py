@@ -13,6 +13,7 @@ export.py has written.
 """
 
 import argparse
+import copy
 import importlib
 import json
 
@@ -175,6 +176,11 @@ def main() -> None:
         for name, model in models.items()
         if name != STEPS[0]
     }
+    for name, found in heads.items():
+        blind = copy.deepcopy(models[name])
+        torch.nn.init.zeros_(blind.position_embedding.weight)
+        there = where_heads_look(blind, all_tokens, apart)["heads"][found["back"]]
+        found["no_positions"] = there["back"][1]  # the share that this head still looks one back
     for name in ("06_residual_layernorm", BESIDE):
         heads[name]["path"] = path_losses(models[name], all_tokens)
     after = text.split("\n" + line)[1].split("\n")[0]  # the rest of that line

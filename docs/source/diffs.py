@@ -21,7 +21,8 @@ def lines_of(file: str) -> list[str]:
     css = set(re.findall(r"\.(\w+)", (SOURCE / "page.css").read_text(encoding="utf-8")))
     text = re.sub(
         r'<span class="(\w+)">([^<]*)</span>',
-        lambda token: token[0] if token[1] in css else token[2],  # most tokens have no colour
+        # Most tokens have no colour, and those that have one are many: their tags are short.
+        lambda token: f"<b class={token[1]}>{token[2]}</b>" if token[1] in css else token[2],
         text,
     )
     return text.rstrip("\n").split("\n")
