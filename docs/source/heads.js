@@ -18,9 +18,9 @@ const spacesOf = ({ weights }, window) =>
 /* Which head to look at first: what was measured over the unseen text, and what this picture has. */
 function whichFirst(name, found, window) {
   const { back, spaces, even, heads } = FIRST.heads[name];
-  const n = window.length;
-  const on = `on these ${n} characters${state.off[name] ? ", with a part off," : ""}`;
-  const here = (head, share) => (head && n > 1 ? `; ${on} ${percent(share(head))}\u00a0%` : "");
+  // As long with a part off as without: the switches below stay where they are.
+  const here = (head, share) =>
+    window.length < 2 ? "" : head ? `; in this picture ${percent(share(head))}\u00a0%` : "; here it is skipped";
   if (heads.length === 1) {
     const [itself, one] = heads[0].back;
     return `Over the unseen text, ${percent(itself)}\u00a0% of its weight stays on the character itself on average, and ${percent(one)}\u00a0% goes one back${here(found[0], backOf)}.`;
@@ -30,7 +30,8 @@ function whichFirst(name, found, window) {
   const first = `Look at ${headName(name, back)} first: over the unseen text, ${most}\u00a0% of its weight goes one character back on average, more than in any other head${here(found[back], backOf)}.`;
   if (spaces === back) return first;
   const blanks = (head) => spacesOf(head, window);
-  return `${first} Then ${headName(name, spaces)}: ${percent(heads[spaces].spaces)}\u00a0% goes to spaces and line breaks, where an even look would give them ${percent(even)}\u00a0%${here(found[spaces], blanks)}.`;
+  const has = window.some((token) => /\s/.test(chars[token]));
+  return `${first} Then ${headName(name, spaces)}: ${percent(heads[spaces].spaces)}\u00a0% goes to spaces and line breaks, where an even look would give them ${percent(even)}\u00a0%${has ? here(found[spaces], blanks) : ""}.`;
 }
 
 /* The opened cell of a step: position t looks at position s. Another head or another line opens the
