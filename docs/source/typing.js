@@ -40,6 +40,14 @@ function spotOf(target) {
 /* Whether a reader has just selected text, to copy it. */
 const selecting = () => !getSelection().isCollapsed && !fields.includes(document.activeElement);
 
+/* What is copied of a line: its characters, as they are. */
+function copyLine(event) {
+  const selection = getSelection();
+  if (selection.isCollapsed || !selection.anchorNode.parentElement?.closest(".line")) return;
+  event.clipboardData.setData("text/plain", String(selection).replaceAll("↵", "\n"));
+  event.preventDefault();
+}
+
 function chooseLetter(view, at) {
   choose(at);
   const own = view.item.querySelector(".mine") ?? field;
@@ -77,6 +85,7 @@ function listen() {
   addEventListener("pointerdown", use(false), true);
   addEventListener("input", () => (touched = true), true); // also of what is dictated
   fields.forEach(listenToField);
+  document.addEventListener("copy", copyLine);
   document.addEventListener("selectionchange", () => {
     const one = document.activeElement;
     if (!fields.includes(one)) return;
