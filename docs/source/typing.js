@@ -128,7 +128,6 @@ function listen() {
     if (writing) halt();
     else write();
   });
-  addEventListener("hashchange", arrive);
 }
 
 /* Open a row, and close the one that was open. What was clicked stays where it is. */

@@ -14,8 +14,10 @@ function wake(again = false) {
     const end = (found) => {
       failed = !found;
       if (failed) script.remove();
+      const place = whereabouts();
       draw();
       drawInsides();
+      if (place.section) comeTo(place); // what opens above stays above
       done();
     };
     script.addEventListener("load", () => setTimeout(() => end(true)));
