@@ -123,13 +123,13 @@ function draw() {
   for (const view of seen) if (!slow || view.name !== LARGE) drawRow(view);
   cancelAnimationFrame(waiting);
   if (slow) {
-    waiting = requestAnimationFrame(() => setTimeout(() => {
+    waiting = requestAnimationFrame(() => setTimeout(() => steady(() => {
       for (const view of seen) if (view.name === LARGE) drawRow(view);
-    }));
+    })));
   }
   panels ||= requestAnimationFrame(() => setTimeout(() => {
     panels = 0;
-    drawInsides();
+    steady(drawInsides);
   }));
   announce();
 }

@@ -3,11 +3,26 @@
 
 const field = $("#line"), fields = all(".mine");
 
-/* A new line, in all fields. */
-function setLine(text, told) {
+const SHORT = "A short line is a small sample: here the seven may stand in another order than on the unseen text.";
+
+/* A new line, in all fields. What a reader has to be told of it stands at the top, and below the
+   field in use. */
+function setLine(text, { told, used } = {}) {
   for (const one of fields) if (one.value !== text) one.value = text;
   const note = take(text);
-  put($("#note"), told ?? note);
+  put($("#note"), told ?? (note || (state.tokens.length < 12 ? SHORT : "")));
+  for (const one of all(".told")) put(one, used && one.parentNode.contains(used) ? note : "");
+}
+
+/* Draw, and keep the field in use where it is (before), if it is that of a section: what is above it may
+   grow. */
+function steady(change, before) {
+  const one = document.activeElement;
+  if (one === field || !fields.includes(one)) return change();
+  before ??= one.getBoundingClientRect().top;
+  change();
+  const { top, bottom } = one.getBoundingClientRect(), by = top - before;
+  if (by && bottom - by < innerHeight) scrollBy({ top: by, behavior: "instant" });
 }
 
 /* The token in front of a place in a field. */
@@ -59,12 +74,16 @@ function chooseLetter(view, at) {
 }
 
 function listenToField(one) {
+  let top; // before a browser scrolls, as it does when a field grows
+  one.addEventListener("beforeinput", () => (top = one.getBoundingClientRect().top));
   one.addEventListener("input", () => {
     const before = [...state.typed, state.at].join(), wrote = writing || Object.keys(state.written).length;
-    halt(true);
-    setLine(one.value);
-    choose(tokenBefore(one, one.selectionStart));
-    if (wrote || [...state.typed, state.at].join() !== before) draw(); // what comes after LONGEST changes nothing
+    steady(() => {
+      halt(true);
+      setLine(one.value, { used: one });
+      choose(tokenBefore(one, one.selectionStart));
+      if (wrote || [...state.typed, state.at].join() !== before) draw(); // what comes after LONGEST changes nothing
+    }, top);
     remember();
     wake();
   });
@@ -110,7 +129,7 @@ function listen() {
   for (const example of all("[data-line]")) {
     example.addEventListener("click", () => {
       halt(true);
-      setLine(example.dataset.line, example.dataset.why);
+      setLine(example.dataset.line, { told: example.dataset.why });
       choose(Infinity);
       draw();
       remember();
