@@ -20,14 +20,22 @@ function drawInside(view) {
   const { name, n, inside } = view;
   if (n === 0) drawTable(view);
   else if (model(name)) drawHeads(view);
-  else inside.replaceChildren(...asleep());
+  else inside.replaceChildren(...asleep(view));
+  if (view.waits && !(loading && !failed && !model(name))) giveFocus(view);
+}
+
+/* To the first control of what stands now where the button to load was, if the reader has not gone on. */
+function giveFocus(view) {
+  view.waits = false;
+  if (document.activeElement === document.body) $("button, input", view.inside)?.focus({ preventScroll: true });
 }
 
 /* What stands in the place of step 7 until its weights are there. */
-function asleep() {
+function asleep(view) {
   if (loading && !failed) return [make("p", { class: "said coming" }, "Its weights are on their way …")];
   const load = make("button", { type: "button", class: "load" }, failed ? "Try again" : "Load step 7 (1.9 MB)");
   load.addEventListener("click", () => {
+    view.waits = load === document.activeElement;
     wake(true);
     drawInsides();
   });
