@@ -58,7 +58,7 @@ function drawLine({ name, n, typed, least }, reads) {
     const loss = i > 0 && reads ? reads.losses[i] : 0;
     const shade = Math.min(1, loss / 6).toFixed(3);
     if (span.shade !== shade) span.style.setProperty("--s", (span.shade = shade));
-    const kind = i < 0 ? " unknown" : i > at ? " later" : i > at - sees ? " sees" : "";
+    const kind = i < 0 ? " unknown" : i <= at && i > at - sees ? " sees" : "";
     const name = `c${kind}${i === at && i >= 0 ? " at" : ""}`;
     if (span.className !== name) span.className = name;
   });
