@@ -8,6 +8,10 @@ const fixed = (x, n = 2) => {
 const percent = (share, n = 0) => (share < 0.5 * 10 ** -(n + 2) ? "0" : (100 * share).toFixed(n));
 const said = (text) => make("p", { class: "said" }, text);
 
+/* The insides show what the model gives; the rows may show what the temperature makes of it. */
+const ofTemperature = () =>
+  temperature() === 1 ? "" : ` These are the guesses at temperature 1; the row above has them at ${temperature().toFixed(1)}.`;
+
 function softTable(kind, headings, body) {
   const head = headings.map((text) => (text ? make("th", { scope: "col" }, text) : make("td")));
   return make("table", { class: `soft ${kind}` }, make("thead", {}, make("tr", {}, ...head)), make("tbody", {}, ...body));

@@ -60,7 +60,7 @@ function drawTable(view) {
   table.right.replaceChildren(
     make("p", { class: "cell-name" }, `The row of ${quoted(row)} becomes the guess`),
     softTable("ink", ["", "score", "e to the score", "", "share"], body),
-    said(`All ${V} together are ${fixed(sum, 1)}; each divided by that is its share. This is the softmax: it turns any scores into shares that add up to one.`));
+    said(`All ${V} together are ${fixed(sum, 1)}; each divided by that is its share. This is the softmax: it turns any scores into shares that add up to one.${ofTemperature()}`));
 }
 
 function newTable(logits, view) {
