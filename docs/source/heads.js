@@ -34,6 +34,8 @@ function whichFirst(name, found, window) {
   return `${first} Then ${headName(name, spaces)}: ${percent(heads[spaces].spaces)}\u00a0% goes to spaces and line breaks, where an even look would give them ${percent(even)}\u00a0%${has ? here(found[spaces], blanks) : ""}.`;
 }
 
+const isOff = (name, part) => (state.off[name] ?? "").split(".").includes(part);
+
 /* The opened cell of a step: position t looks at position s. Another head or another line opens the
    largest weight of the last position, if the address asks for none. */
 function openedCell(name, h, window, weights) {
@@ -63,13 +65,16 @@ function lookInside(name) {
   return { one, window, next: idx()[at + 1], path: past.path.map(upTo), heads };
 }
 
-/* The sentence over the picture: where the opened position looks. */
+/* The sentence over the picture: where the opened position looks. With the head off it is about as long,
+   so that nothing below it moves. */
 function lookSaid(name, h, { t }, weights, window) {
   const looks = likeliest(weights[t], 2).filter(([, w]) => w >= 0.01).map(([u, w]) => {
     const far = u === t ? " itself" : t - u === 1 ? ", one back" : u > t ? `, ${u - t} ahead` : `, ${t - u} back`;
     return `${percent(w)}\u00a0% at ${quoted(window[u])}${far}`;
   });
-  return `From ${quoted(window[t])}, ${headName(name, h)} looks ${looks.join(" and ")}.`;
+  const from = quoted(window[t]), head = headName(name, h);
+  if (isOff(name, `h${h}`)) return `${head[0].toUpperCase() + head.slice(1)} is off and adds nothing. From ${from} it looks ${looks[0]}.`;
+  return `From ${from}, ${head} looks ${looks.join(looks[0].includes(",") ? ", and " : " and ")}.`;
 }
 
 function drawHeads(view) {
@@ -88,7 +93,7 @@ function drawHeads(view) {
     parts.unshift(make("p", { class: "lead" }, lookSaid(name, h, cell, weights, window)));
     parts.push(make("div", { class: "two" }, left, make("div", {}, ...drawCell(heads[h], window, cell))));
   } else {
-    parts.push(said("This head's block is skipped."));
+    parts.unshift(make("p", { class: "lead" }, "The block of this head is skipped."));
   }
   if (path.length) parts.push(drawPath(name, one, path, window, next));
   inside.replaceChildren(...parts);
@@ -115,8 +120,9 @@ function drawThumbs(name, heads, chosen, window) {
         }
       });
       paint.putImageData(image, 0, 0);
-      const pressed = { "aria-pressed": String(i === chosen), "aria-label": headName(name, i) };
-      const thumb = make("button", { type: "button", class: "thumb", ...pressed, "data-keep": `t${i}` }, canvas, make("small", {}, `${(i % n_head) + 1}`));
+      const gone = !heads[i] ? ", skipped" : isOff(name, `h${i}`) ? ", off" : "";
+      const pressed = { "aria-pressed": String(i === chosen), "aria-label": headName(name, i) + gone };
+      const thumb = make("button", { type: "button", class: gone ? "thumb gone" : "thumb", ...pressed, "data-keep": `t${i}` }, canvas, make("small", {}, `${(i % n_head) + 1}`));
       thumb.addEventListener("click", () => {
         state.head[name] = i;
         redraw(name, headName(name, i));
