@@ -198,7 +198,7 @@ function drawTriangle(name, { weights }, window, h, cell) {
     open(row, thumb ? weights[row].indexOf(Math.max(...weights[row])) : column);
   });
   svg.addEventListener("keydown", (event) => {
-    const by = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key];
+    const by = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1], Home: [0, -s], End: [0, n] }[event.key];
     if (!by) return;
     event.preventDefault();
     open(t + by[0], s + by[1]);

@@ -102,9 +102,11 @@ function newTable(logits, view) {
   canvas.addEventListener("click", (event) => open(0, 0, where(event)));
   square.addEventListener("keydown", (event) => {
     const by = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key];
-    if (!by) return;
+    const end = { Home: 0, End: V - 1 }[event.key];
+    if (!by && end === undefined) return;
     event.preventDefault();
-    open(...by);
+    if (by) open(...by);
+    else open(0, 0, [state.cell[name].t, end]);
   });
   return made;
 }
