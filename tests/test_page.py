@@ -143,19 +143,17 @@ def test_off_stands_beside_the_name_on_a_phone_and_moves_no_row(open_page, width
 
 
 @pytest.mark.parametrize("width", [390, 360])
-def test_a_tap_on_the_table_moves_it_nowhere(open_page, width):
-    page = open_page(viewport={"width": width, "height": 844}, has_touch=True)
-    for where in ("#row-1", "#figure-1"):
-        if where == "#row-1":
-            page.locator("#row-1 .name").click()
-        canvas, lead = page.locator(f"{where} canvas").first, page.locator(f"{where} .lead")
-        page.evaluate("(e) => e.scrollIntoView({ block: 'center' })", canvas.element_handle())
-        assert "stands last" in lead.inner_text()
-        before = canvas.bounding_box()["y"]
-        canvas.tap(position={"x": 40, "y": 30})
-        lead.get_by_text("what would follow").wait_for()
-        assert canvas.bounding_box()["y"] == pytest.approx(before, abs=0.5)
-        page.reload()
+@pytest.mark.parametrize("where", ["#row-1", "#figure-1"])
+def test_a_tap_on_the_table_moves_it_nowhere(open_page, where, width):
+    hash = "#step=1" if where == "#row-1" else ""
+    page = open_page(hash=hash, viewport={"width": width, "height": 844}, has_touch=True)
+    canvas, lead = page.locator(f"{where} canvas").first, page.locator(f"{where} .lead")
+    page.evaluate("(e) => e.scrollIntoView({ block: 'center' })", canvas.element_handle())
+    assert "stands last" in lead.inner_text()
+    before = canvas.bounding_box()["y"]
+    canvas.tap(position={"x": 40, "y": 30})
+    lead.get_by_text("what would follow").wait_for()
+    assert canvas.bounding_box()["y"] == pytest.approx(before, abs=0.5)
 
 
 def test_a_switch_moves_no_switch(open_page):
