@@ -276,9 +276,21 @@ def test_the_focus_goes_on_to_the_panel_that_replaces_the_button(page):
     page.locator("#figure-7 .switches").wait_for()
     first = "document.querySelector('#figure-7 .inside :is(button, input)')"
     page.wait_for_function(f"document.activeElement === {first}")
-    page.keyboard.press("Tab")
-    page.keyboard.press("End")  # in the heads or the grid it scrolls nothing
-    assert page.locator("#figure-7 :focus").count() == 1
+
+
+def test_home_and_end_go_to_the_ends_of_a_row_and_scroll_nothing(open_page):
+    page = open_page(hash="#step=6&line=my lord!")
+    ends = {
+        "#row-6 [data-keep=grid]": ("#row-6 .cell-name", "“!” looks at “m”", "“!” looks at “!”"),
+        "#figure-1 [data-keep=table]": ("#figure-1 .chosen", "“↵” after “!”", "“z” after “!”"),
+    }
+    for picture, (place, *said) in ends.items():
+        page.locator(picture).focus()
+        before = page.evaluate("scrollY")
+        for key, words in zip(("Home", "End"), said, strict=True):
+            page.keyboard.press(key)
+            page.locator(place, has_text=words).wait_for()
+            assert page.evaluate("scrollY") == before
 
 
 @pytest.mark.parametrize("viewport", [{"width": 1280, "height": 900}, TABLET])
