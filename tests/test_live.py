@@ -233,6 +233,22 @@ def test_an_opened_cell_shows_the_numbers_of_the_tensors(open_page):
     assert page.locator("#row-6 .cell-name").inner_text().split(":")[0] == opened
 
 
+def test_the_sentence_over_the_heads_says_what_the_picture_has(open_page):
+    page = open_page()
+    cells = (
+        "(all) => all.map((e) => [+e.dataset.t, +e.dataset.s, +e.style.getPropertyValue('--w')])"
+    )
+    for number in (2, 3, 4, 6):
+        figure = page.locator(f"#figure-{number}")
+        for positions in (True, False):
+            figure.locator("[data-keep=positions]").set_checked(not positions)
+            said = figure.locator(".said").first.inner_text()
+            shown = float(said.split(" in this picture ")[1].split("%")[0])
+            grid = figure.locator(".cell").evaluate_all(cells)
+            back = [w for t, s, w in grid if t == s + 1]
+            assert shown == pytest.approx(100 * statistics.mean(back), abs=0.51)
+
+
 # --- What a page shows ---
 
 

@@ -114,6 +114,185 @@ def test_all_bars_keep_one_scale(page):
     )
 
 
+@pytest.mark.parametrize("width", [390, 360, 320])
+def test_off_stands_beside_the_name_on_a_phone_and_moves_no_row(open_page, width):
+    page = open_page(viewport={"width": width, "height": 844})
+    heights, names = page.evaluate("""() => {
+        const tall = () => all("#race .row").map((e) => e.offsetHeight);
+        const linesOf = ({ firstChild }) => {
+            const range = document.createRange();
+            range.selectNode(firstChild);
+            return [...range.getClientRects()];
+        };
+        const before = tall();
+        for (const { name } of STEPS.slice(1)) state.off[name] = "positions";
+        rows.forEach(drawRow);
+        const names = rows.slice(1).map(({ row, part }, i) => {
+            const lines = linesOf($(".name b", row)), own = part.getBoundingClientRect();
+            const over = ({ left, right, top, bottom }) =>
+                left < own.right && right > own.left && top < own.bottom && bottom > own.top;
+            return [lines.length, lines.some(over), own.width > 0, before[i + 1], tall()[i + 1]];
+        });
+        return [before, names];
+    }""")
+    assert len(heights) == 7
+    for lines, overlaps, seen, before, after in names:
+        assert seen
+        assert not overlaps
+        assert lines > 1 or before == after
+
+
+@pytest.mark.parametrize("width", [390, 360])
+@pytest.mark.parametrize("where", ["#row-1", "#figure-1"])
+def test_a_tap_on_the_table_moves_it_nowhere(open_page, where, width):
+    hash = "#step=1" if where == "#row-1" else ""
+    page = open_page(hash=hash, viewport={"width": width, "height": 844}, has_touch=True)
+    canvas, lead = page.locator(f"{where} canvas").first, page.locator(f"{where} .lead")
+    page.evaluate("(e) => e.scrollIntoView({ block: 'center' })", canvas.element_handle())
+    assert "stands last" in lead.inner_text()
+    before = canvas.bounding_box()["y"]
+    canvas.tap(position={"x": 40, "y": 30})
+    lead.get_by_text("what would follow").wait_for()
+    assert canvas.bounding_box()["y"] == pytest.approx(before, abs=0.5)
+
+
+def test_a_switch_moves_no_switch(open_page):
+    """Also below a sentence that speaks of the picture, and where a block is skipped."""
+    page = open_page(viewport={"width": 1200, "height": 900})
+    for number in (2, 3, 6):
+        top = f"$('#figure-{number} .switches').getBoundingClientRect().top + scrollY"
+        before = page.evaluate(top)
+        for key in ("positions", "even", "b1")[: 2 + (number == 6)]:
+            page.locator(f"#figure-{number} [data-keep={key}]").click()
+            assert page.evaluate(top) == pytest.approx(before, abs=0.1), (number, key)
+    said = page.locator("#figure-6 .said").first.inner_text
+    assert "in this picture" in said()
+    page.reload()
+    assert said().count("in this picture") == 2
+    type_in(page, "Hamlet")
+    page.locator("#figure-6").scroll_into_view_if_needed()
+    page.wait_for_function("document.querySelector('#figure-6 .typed').textContent === 'Hamlet'")
+    page.wait_for_function(
+        "document.querySelector('#figure-6 .said').textContent.split('in this').length === 2"
+    )
+
+
+def test_selected_text_stays_selected_while_they_write(open_page):
+    page = open_page(reduced_motion="no-preference")
+    longer = "(n) => document.querySelector('#row-6 .w').textContent.length > n"
+    page.locator("#write").click()
+    page.wait_for_function(longer, arg=9)
+    box = page.locator("#row-6 .w").bounding_box()
+    page.mouse.move(box["x"] + 4, box["y"] + 12)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 60, box["y"] + 12, steps=4)
+    selected = page.evaluate("String(getSelection())")
+    assert len(selected) > 3
+    page.wait_for_function(longer, arg=15)
+    assert page.evaluate("writing")
+    assert page.evaluate("String(getSelection())") == selected
+    page.mouse.up()
+    page.wait_for_function(longer, arg=18)
+    assert page.evaluate("String(getSelection())") == selected
+    assert page.evaluate("[state.open, scrollY]") == [None, 0]
+
+
+def test_a_copied_line_is_what_is_seen_of_it(page):
+    type_in(page, "KING")
+    copied = page.evaluate("""() => {
+        document.body.append(make("textarea", { id: "pasted" }));
+        const { typed, wrote, line } = rows[5];
+        wrote.append(" a↵b");
+        const range = document.createRange();
+        range.setStart(typed.firstChild.firstChild, 0);
+        range.setEnd(wrote.firstChild, 4);
+        document.activeElement.blur();
+        getSelection().removeAllRanges();
+        getSelection().addRange(range);
+        return line.textContent;
+    }""")
+    assert "Least expected" in copied
+    page.keyboard.press("Control+C")
+    page.locator("#pasted").focus()
+    page.keyboard.press("Control+V")
+    assert page.locator("#pasted").input_value() == "KING a\nb"
+
+
+def test_back_comes_to_where_the_reader_was_though_a_row_is_open_now(open_page):
+    page = open_page(viewport={"width": 1280, "height": 900})
+    there = "(id) => Math.abs(document.getElementById(id).getBoundingClientRect().top - 54) < 2"
+
+    def go(link, id):  # by the mouse alone: Playwright's click may scroll first
+        box = page.locator("nav.steps a", has_text=link).bounding_box()
+        page.mouse.click(box["x"] + 5, box["y"] + 8)
+        page.wait_for_function(there, arg=id)
+
+    go("3 Multi", "step-3")
+    page.evaluate("scrollBy(0, 300)")
+    page.wait_for_function("scrollY && history.state?.top < -240")
+    go("Data", "data")
+    page.evaluate("scrollTo(0, 0)")
+    page.evaluate("unfold(STEPS[5].name)")
+    page.wait_for_function("location.hash.includes('step=6')")
+    page.go_back()
+    lower = there.replace("- 54", "+ 246")
+    page.wait_for_function(lower, arg="step-3")
+    assert page.locator("#in-6 .switches").count() == 1  # the moment is kept
+    page.reload()
+    page.wait_for_function(lower, arg="step-3")
+
+
+def test_the_field_that_is_typed_in_stays_where_it_is(open_page):
+    page = open_page(viewport=PHONE)
+    field = page.locator("#line-3")
+    field.fill("a" * 30)
+    field.evaluate("(e) => e.scrollIntoView({ block: 'center' })")
+    drawn = "() => new Promise((done) => requestAnimationFrame(() => setTimeout(done, 20)))"
+    page.evaluate(drawn)
+    before = field.bounding_box()
+    for i in range(12):
+        page.keyboard.press("b")
+        page.evaluate(drawn)
+        assert field.bounding_box()["y"] == pytest.approx(before["y"], abs=0.6), i
+    assert field.bounding_box()["height"] > before["height"]
+
+
+def test_a_note_stands_below_the_field_in_use(page):
+    page.locator("#line-3").fill("Hamlet is here")
+    assert page.locator(".told:visible").count() == 0
+    page.locator("#line-3").fill("Hamlet is here é")
+    told = page.locator("#figure-3 .told")
+    assert told.inner_text() == "Not in the text they learnt from, so left out: é"
+    assert page.locator(".told:visible").count() == 1
+    page.locator("#line").fill("Hamlet is here é€")
+    assert page.locator(".told:visible").count() == 0
+    assert page.locator("#note").inner_text().endswith("left out: é €")
+
+
+def test_the_focus_goes_on_to_the_panel_that_replaces_the_button(page):
+    load = page.locator("#figure-7 .load")
+    load.focus()
+    load.press("Enter")
+    page.locator("#figure-7 .switches").wait_for()
+    first = "document.querySelector('#figure-7 .inside :is(button, input)')"
+    page.wait_for_function(f"document.activeElement === {first}")
+
+
+def test_home_and_end_go_to_the_ends_of_a_row_and_scroll_nothing(open_page):
+    page = open_page(hash="#step=6&line=my lord!")
+    ends = {
+        "#row-6 [data-keep=grid]": ("#row-6 .cell-name", "“!” looks at “m”", "“!” looks at “!”"),
+        "#figure-1 [data-keep=table]": ("#figure-1 .chosen", "“↵” after “!”", "“z” after “!”"),
+    }
+    for picture, (place, *said) in ends.items():
+        page.locator(picture).focus()
+        before = page.evaluate("scrollY")
+        for key, words in zip(("Home", "End"), said, strict=True):
+            page.keyboard.press(key)
+            page.locator(place, has_text=words).wait_for()
+            assert page.evaluate("scrollY") == before
+
+
 @pytest.mark.parametrize("viewport", [{"width": 1280, "height": 900}, TABLET])
 def test_a_share_is_as_wide_in_each_step(open_page, viewport):
     page = open_page(viewport=viewport)

@@ -121,7 +121,7 @@ def test_a_position_is_chosen_by_pointer_and_keys(page):
 def test_unknown_characters_are_struck_out_in_their_place(page):
     top = page.locator("#race").bounding_box()["y"]
     type_in(page, "café €")
-    assert page.locator("#note").inner_text() == "Not in the text they learnt from: é €"
+    assert page.locator("#note").inner_text().endswith("learnt from, so left out: é €")
     assert page.locator("#race").bounding_box()["y"] == top  # the note has its place
     letters = page.locator("#row-6 .c").all_text_contents()
     assert "".join(letters) == "café €"
@@ -250,23 +250,6 @@ def test_a_line_is_cut_as_lesson_17_cuts_it(open_page):
         )
 
 
-def test_the_sentence_over_the_heads_says_what_the_picture_has(open_page):
-    page = open_page()
-    cells = (
-        "(all) => all.map((e) => [+e.dataset.t, +e.dataset.s, +e.style.getPropertyValue('--w')])"
-    )
-    for number in (2, 3, 4, 6):
-        figure = page.locator(f"#figure-{number}")
-        for positions in (True, False):
-            figure.locator("[data-keep=positions]").set_checked(not positions)
-            said = figure.locator(".said").first.inner_text()
-            assert (", with a part off, " in said) != positions
-            shown = float(said.split(" on these ")[1].split("%")[0].split()[-1])
-            grid = figure.locator(".cell").evaluate_all(cells)
-            back = [w for t, s, w in grid if t == s + 1]
-            assert shown == pytest.approx(100 * statistics.mean(back), abs=0.51)
-
-
 def test_text_can_be_selected_and_a_large_loss_fits(page):
     page.locator("#write").click()
     page.wait_for_function("document.querySelector('#write').textContent === 'Write anew'")
@@ -387,8 +370,7 @@ def test_a_part_that_is_off_is_said_on_a_phone(open_page):
     part = page.locator("#row-6 .part")
     assert part.inner_text() == "a part is off"
     assert part.evaluate("(e) => getComputedStyle(e).transform") == "none"
-    after = "(e) => getComputedStyle(e, '::after').content"
-    assert page.locator("#row-6 .name b").evaluate(after) == '""'
+    assert page.evaluate("getComputedStyle($('#row-6 .name b'), '::after').content") == '""'
 
 
 def test_thirty_seconds(open_page):

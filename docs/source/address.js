@@ -26,7 +26,7 @@ function keep(place) {
   if (place && String(parts)) parts.set("to", place);
   const hash = String(parts) || place || "";
   if (hash === location.hash.slice(1)) return;
-  history.replaceState(null, "", hash ? `#${hash}` : location.pathname + location.search);
+  history.replaceState(history.state, "", hash ? `#${hash}` : location.pathname + location.search);
 }
 
 function remember() {
@@ -61,13 +61,51 @@ function restore() {
   return true;
 }
 
-/* The address has changed: a moment that is shown, or a section, which keeps the moment. */
+/* The address has changed: a moment that is shown, or a section, which keeps the moment. On the way
+   back in the history a reader comes to where they were. */
 function arrive() {
   const asked = new URLSearchParams(location.hash.slice(1)).get("to");
-  if (!restore()) return keep(location.hash.slice(1));
+  const moves = restore();
+  if (!moves) keep(location.hash.slice(1));
+  if (comeTo(history.state) || !moves) return;
   const open = state.open && rows.find(({ name }) => name === state.open).item;
   const to = (asked && document.getElementById(asked)) || open || $("#race-title");
   to.scrollIntoView({ block: "start", behavior: "instant" });
+}
+
+// --- The way back in the history ---
+
+const sections = all("main section");
+
+/* Where the reader is: in which section, and where it begins. A browser remembers the pixels of the
+   page, which are others when a row is opened or a line wraps. */
+function whereabouts() {
+  const tops = sections.map((section) => section.getBoundingClientRect().top);
+  const section = Math.max(0, tops.findLastIndex((top) => top < innerHeight / 3));
+  return { section, top: tops[section] };
+}
+
+/* To such a place; false where there is none. */
+function comeTo(place) {
+  if (!sections[place?.section]) return false;
+  for (const view of figures) if (view.stale) drawFigure(view);
+  scrollBy({ top: sections[place.section].getBoundingClientRect().top - place.top, behavior: "instant" });
+  return true;
+}
+
+function rememberPlaces() {
+  let soon;
+  const mark = () => history.replaceState(whereabouts(), "");
+  history.scrollRestoration = "manual";
+  addEventListener("popstate", () => {
+    clearTimeout(soon); // it would mark the other moment
+    arrive();
+  });
+  addEventListener("scroll", () => {
+    clearTimeout(soon);
+    soon = setTimeout(mark, 400); // Safari allows 100 in 30 seconds
+  });
+  addEventListener("click", ({ target }) => target.closest?.("a") && mark(), true);
 }
 
 /* Put the address into the clipboard; where that is not allowed, show it. */
@@ -88,11 +126,12 @@ function start() {
   $("#note").textContent = "";
   choose(Infinity);
   watchFigures();
+  rememberPlaces();
   if (location.hash.includes("=")) arrive();
   else {
     draw();
     drawFigures();
-    document.getElementById(location.hash.slice(1))?.scrollIntoView({ behavior: "instant" });
+    if (!comeTo(history.state)) document.getElementById(location.hash.slice(1))?.scrollIntoView({ behavior: "instant" });
   }
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawInsides);
 }

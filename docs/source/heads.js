@@ -18,9 +18,9 @@ const spacesOf = ({ weights }, window) =>
 /* Which head to look at first: what was measured over the unseen text, and what this picture has. */
 function whichFirst(name, found, window) {
   const { back, spaces, even, heads } = FIRST.heads[name];
-  const n = window.length;
-  const on = `on these ${n} characters${state.off[name] ? ", with a part off," : ""}`;
-  const here = (head, share) => (head && n > 1 ? `; ${on} ${percent(share(head))}\u00a0%` : "");
+  // As long with a part off as without: the switches below stay where they are.
+  const here = (head, share) =>
+    window.length < 2 ? "" : head ? `; in this picture ${percent(share(head))}\u00a0%` : "; here it is skipped";
   if (heads.length === 1) {
     const [itself, one] = heads[0].back;
     return `Over the unseen text, ${percent(itself)}\u00a0% of its weight stays on the character itself on average, and ${percent(one)}\u00a0% goes one back${here(found[0], backOf)}.`;
@@ -30,8 +30,11 @@ function whichFirst(name, found, window) {
   const first = `Look at ${headName(name, back)} first: over the unseen text, ${most}\u00a0% of its weight goes one character back on average, more than in any other head${here(found[back], backOf)}.`;
   if (spaces === back) return first;
   const blanks = (head) => spacesOf(head, window);
-  return `${first} Then ${headName(name, spaces)}: ${percent(heads[spaces].spaces)}\u00a0% goes to spaces and line breaks, where an even look would give them ${percent(even)}\u00a0%${here(found[spaces], blanks)}.`;
+  const has = window.some((token) => /\s/.test(chars[token]));
+  return `${first} Then ${headName(name, spaces)}: ${percent(heads[spaces].spaces)}\u00a0% goes to spaces and line breaks, where an even look would give them ${percent(even)}\u00a0%${has ? here(found[spaces], blanks) : ""}.`;
 }
+
+const isOff = (name, part) => (state.off[name] ?? "").split(".").includes(part);
 
 /* The opened cell of a step: position t looks at position s. Another head or another line opens the
    largest weight of the last position, if the address asks for none. */
@@ -62,13 +65,16 @@ function lookInside(name) {
   return { one, window, next: idx()[at + 1], path: past.path.map(upTo), heads };
 }
 
-/* The sentence over the picture: where the opened position looks. */
+/* The sentence over the picture: where the opened position looks. With the head off it is about as long,
+   so that nothing below it moves. */
 function lookSaid(name, h, { t }, weights, window) {
   const looks = likeliest(weights[t], 2).filter(([, w]) => w >= 0.01).map(([u, w]) => {
     const far = u === t ? " itself" : t - u === 1 ? ", one back" : u > t ? `, ${u - t} ahead` : `, ${t - u} back`;
     return `${percent(w)}\u00a0% at ${quoted(window[u])}${far}`;
   });
-  return `From ${quoted(window[t])}, ${headName(name, h)} looks ${looks.join(" and ")}.`;
+  const from = quoted(window[t]), head = headName(name, h);
+  if (isOff(name, `h${h}`)) return `${head[0].toUpperCase() + head.slice(1)} is off and adds nothing. From ${from} it looks ${looks[0]}.`;
+  return `From ${from}, ${head} looks ${looks.join(looks[0].includes(",") ? ", and " : " and ")}.`;
 }
 
 function drawHeads(view) {
@@ -87,7 +93,7 @@ function drawHeads(view) {
     parts.unshift(make("p", { class: "lead" }, lookSaid(name, h, cell, weights, window)));
     parts.push(make("div", { class: "two" }, left, make("div", {}, ...drawCell(heads[h], window, cell))));
   } else {
-    parts.push(said("This head's block is skipped."));
+    parts.unshift(make("p", { class: "lead" }, "The block of this head is skipped."));
   }
   if (path.length) parts.push(drawPath(name, one, path, window, next));
   inside.replaceChildren(...parts);
@@ -114,8 +120,9 @@ function drawThumbs(name, heads, chosen, window) {
         }
       });
       paint.putImageData(image, 0, 0);
-      const pressed = { "aria-pressed": String(i === chosen), "aria-label": headName(name, i) };
-      const thumb = make("button", { type: "button", class: "thumb", ...pressed, "data-keep": `t${i}` }, canvas, make("small", {}, `${(i % n_head) + 1}`));
+      const gone = !heads[i] ? ", skipped" : isOff(name, `h${i}`) ? ", off" : "";
+      const pressed = { "aria-pressed": String(i === chosen), "aria-label": headName(name, i) + gone };
+      const thumb = make("button", { type: "button", class: gone ? "thumb gone" : "thumb", ...pressed, "data-keep": `t${i}` }, canvas, make("small", {}, `${(i % n_head) + 1}`));
       thumb.addEventListener("click", () => {
         state.head[name] = i;
         redraw(name, headName(name, i));
@@ -191,7 +198,7 @@ function drawTriangle(name, { weights }, window, h, cell) {
     open(row, thumb ? weights[row].indexOf(Math.max(...weights[row])) : column);
   });
   svg.addEventListener("keydown", (event) => {
-    const by = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key];
+    const by = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1], Home: [0, -s], End: [0, n] }[event.key];
     if (!by) return;
     event.preventDefault();
     open(t + by[0], s + by[1]);

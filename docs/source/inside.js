@@ -8,6 +8,10 @@ const fixed = (x, n = 2) => {
 const percent = (share, n = 0) => (share < 0.5 * 10 ** -(n + 2) ? "0" : (100 * share).toFixed(n));
 const said = (text) => make("p", { class: "said" }, text);
 
+/* The insides show what the model gives; the rows may show what the temperature makes of it. */
+const ofTemperature = () =>
+  temperature() === 1 ? "" : ` These are the guesses at temperature 1; the row above has them at ${temperature().toFixed(1)}.`;
+
 function softTable(kind, headings, body) {
   const head = headings.map((text) => (text ? make("th", { scope: "col" }, text) : make("td")));
   return make("table", { class: `soft ${kind}` }, make("thead", {}, make("tr", {}, ...head)), make("tbody", {}, ...body));
@@ -20,14 +24,22 @@ function drawInside(view) {
   const { name, n, inside } = view;
   if (n === 0) drawTable(view);
   else if (model(name)) drawHeads(view);
-  else inside.replaceChildren(...asleep());
+  else inside.replaceChildren(...asleep(view));
+  if (view.waits && !(loading && !failed && !model(name))) giveFocus(view);
+}
+
+/* To the first control of what stands now where the button to load was, if the reader has not gone on. */
+function giveFocus(view) {
+  view.waits = false;
+  if (document.activeElement === document.body) $("button, input", view.inside)?.focus({ preventScroll: true });
 }
 
 /* What stands in the place of step 7 until its weights are there. */
-function asleep() {
+function asleep(view) {
   if (loading && !failed) return [make("p", { class: "said coming" }, "Its weights are on their way …")];
   const load = make("button", { type: "button", class: "load" }, failed ? "Try again" : "Load step 7 (1.9 MB)");
   load.addEventListener("click", () => {
+    view.waits = load === document.activeElement;
     wake(true);
     drawInsides();
   });

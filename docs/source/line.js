@@ -24,7 +24,7 @@ const quoted = (token) => `“${shown(token)}”`;
 const SPELT = { "‘": "'", "’": "'", "“": "'", "”": "'", "„": "'", '"': "'", "`": "'", "–": "-", "—": "-", "…": "." };
 
 /* The characters of the line. Those that no model knows stay, and are struck out. Returns what a
-   reader has to be told of it. */
+   reader has to be told of them. */
 function take(text) {
   const all = [...text.replace(/\s/g, " ")];
   state.typed = all.slice(0, LONGEST).map((char) => (token_of.has(char) ? char : SPELT[char] ?? char));
@@ -34,12 +34,10 @@ function take(text) {
   const notes = [];
   if (all.length > LONGEST) notes.push(`Only the first ${LONGEST} characters are read; ${all.length - LONGEST} more are left out.`);
   const unknown = [...new Set(state.typed.filter((char) => !token_of.has(char)))];
-  if (unknown.length) notes.push(`Not in the text they learnt from: ${unknown.join(" ")}`);
+  if (unknown.length) notes.push(`Not in the text they learnt from, so left out: ${unknown.join(" ")}`);
   const spelt = [...new Set(all.slice(0, LONGEST).filter((char) => !token_of.has(char) && SPELT[char]))];
   if (spelt.length) notes.push(`Spelt as in the text: ${spelt.map((char) => `${char} → ${SPELT[char]}`).join(", ")}`);
-  const n = state.tokens.length;
-  if (!n) notes.push("Nothing yet: they go on from a line break.");
-  else if (n < 12 && !notes.length) notes.push("A short line is a small sample: here the seven may stand in another order than on the unseen text.");
+  if (!state.tokens.length) notes.push("Nothing yet: they go on from a line break.");
   return notes.join(" ");
 }
 

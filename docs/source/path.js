@@ -26,5 +26,5 @@ function drawPath(name, one, path, window, next) {
     make("h2", {}, `The path of ${quoted(window.at(-1))} through the blocks`),
     make("table", {}, make("thead", {}, make("tr", {}, ...heads)), make("tbody", {}, ...rows)),
     said("The final norm and lm_head, applied after each block. The model was trained to be read after its last block alone: the rows before it " +
-      `show how far the guess has come.${losses.length ? " The loss is this one model's over the validation split, read out at that place; elsewhere a step's loss is the mean of its seeds." : ""}`));
+      `show how far the guess has come.${losses.length ? " The loss is this one model's over the validation split, read out at that place; elsewhere a step's loss is the mean of its seeds." : ""}${ofTemperature()}`));
 }

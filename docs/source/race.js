@@ -58,7 +58,7 @@ function drawLine({ name, n, typed, least }, reads) {
     const loss = i > 0 && reads ? reads.losses[i] : 0;
     const shade = Math.min(1, loss / 6).toFixed(3);
     if (span.shade !== shade) span.style.setProperty("--s", (span.shade = shade));
-    const kind = i < 0 ? " unknown" : i > at ? " later" : i > at - sees ? " sees" : "";
+    const kind = i < 0 ? " unknown" : i <= at && i > at - sees ? " sees" : "";
     const name = `c${kind}${i === at && i >= 0 ? " at" : ""}`;
     if (span.className !== name) span.className = name;
   });
@@ -123,13 +123,13 @@ function draw() {
   for (const view of seen) if (!slow || view.name !== LARGE) drawRow(view);
   cancelAnimationFrame(waiting);
   if (slow) {
-    waiting = requestAnimationFrame(() => setTimeout(() => {
+    waiting = requestAnimationFrame(() => setTimeout(() => steady(() => {
       for (const view of seen) if (view.name === LARGE) drawRow(view);
-    }));
+    })));
   }
   panels ||= requestAnimationFrame(() => setTimeout(() => {
     panels = 0;
-    drawInsides();
+    steady(drawInsides);
   }));
   announce();
 }

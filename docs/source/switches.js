@@ -79,7 +79,7 @@ function drawSwitches(name, chosen) {
   add("mask", "no mask: the future is seen");
   const { former, now } = switchedLoss(name);
   if (former === null) return box;
-  const pieces = off.has("mask") ? ` Both read in pieces of ${original(name).block_size} characters.` : "";
+  const pieces = off.has("mask") ? ` Both read in pieces of ${original(name).block_size} characters, since without the mask a position sees all of its piece.` : "";
   const value = make("b", { class: "now" }, `${former.toFixed(2)} → ${now.toFixed(2)}`);
   const words = off.size
     ? make("p", {}, "Loss of your line: ", value, `.${pieces}`)

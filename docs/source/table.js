@@ -58,9 +58,9 @@ function drawTable(view) {
   body.push(line(rest, `${V - best.length} more`, "", ""));
   body.at(-1).children[3].replaceChildren();
   table.right.replaceChildren(
-    make("p", { class: "cell-name" }, `The row of ${quoted(row)} becomes the guess`),
+    make("p", { class: "cell-name" }, `The row of ${quoted(row)}${row === last ? " becomes the guess" : ""}`),
     softTable("ink", ["", "score", "e to the score", "", "share"], body),
-    said(`All ${V} together are ${fixed(sum, 1)}; each divided by that is its share. This is the softmax: it turns any scores into shares that add up to one.`));
+    said(`All ${V} together are ${fixed(sum, 1)}; each divided by that is its share. This is the softmax: it turns any scores into shares that add up to one.${ofTemperature()}`));
 }
 
 function newTable(logits, view) {
@@ -71,11 +71,12 @@ function newTable(logits, view) {
   const label = make("span", { class: "lab", "aria-hidden": "true" });
   const square = make("div", { class: "square", tabindex: 0, role: "group", "data-keep": "table" }, canvas, label);
   const axis = make("p", { class: "axis-name" }, "column: the next character →");
-  const words = said("");
-  const left = make("div", { class: "table" }, above, square, axis, words);
+  const words = make("p", { class: "said chosen" });
+  const about = said("Row: the last character. Column: the next one. Both stand in this order: line break, space, marks, capitals, " +
+    "small letters. The stronger a mark, the likelier. Above: the lit row as bars.");
+  const left = make("div", { class: "table" }, above, square, axis, words, about);
   const right = make("div");
-  const rest = "Row: the last character. Column: the next one. The stronger a mark, the likelier. Above: the lit row as bars.";
-  const how = make("span", { class: "screen" }, " Choose a row to read it: tap or click it, or use the arrow keys.");
+  const how = make("span", { class: "screen" }, "Choose a row to read it: tap or click it, or use the arrow keys.");
   const made = { canvas, square, above, label, right, lead: make("p", { class: "lead" }) };
   made.box = make("div", { class: "two" }, left, right);
   made.probs = logits.map(softmax);
@@ -85,7 +86,7 @@ function newTable(logits, view) {
     return [cell(clientY - box.top, box.height), cell(clientX - box.left, box.width)];
   };
   const words_of = (t, s) => `${quoted(s)} after ${quoted(t)}: score ${fixed(logits[t][s])}, ${fixed(100 * made.probs[t][s], 1)}\u00a0%.`;
-  made.tell = (t, s) => (t === undefined ? words.replaceChildren(rest, how) : words.replaceChildren(words_of(t, s)));
+  made.tell = (t, s) => (t === undefined ? words.replaceChildren(how) : words.replaceChildren(words_of(t, s)));
   canvas.addEventListener("pointermove", (event) => made.tell(...where(event)));
   canvas.addEventListener("pointerleave", () => {
     const { kept, t, s } = state.cell[name];
@@ -101,9 +102,11 @@ function newTable(logits, view) {
   canvas.addEventListener("click", (event) => open(0, 0, where(event)));
   square.addEventListener("keydown", (event) => {
     const by = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key];
-    if (!by) return;
+    const end = { Home: 0, End: V - 1 }[event.key];
+    if (!by && end === undefined) return;
     event.preventDefault();
-    open(...by);
+    if (by) open(...by);
+    else open(0, 0, [state.cell[name].t, end]);
   });
   return made;
 }

@@ -3,11 +3,26 @@
 
 const field = $("#line"), fields = all(".mine");
 
-/* A new line, in all fields. */
-function setLine(text, told) {
+const SHORT = "A short line is a small sample: here the seven may stand in another order than on the unseen text.";
+
+/* A new line, in all fields. What a reader has to be told of it stands at the top, and below the
+   field in use. */
+function setLine(text, { told, used } = {}) {
   for (const one of fields) if (one.value !== text) one.value = text;
   const note = take(text);
-  put($("#note"), told ?? note);
+  put($("#note"), told ?? (note || (state.tokens.length < 12 ? SHORT : "")));
+  for (const one of all(".told")) put(one, used && one.parentNode.contains(used) ? note : "");
+}
+
+/* Draw, and keep the field in use where it is (before), if it is that of a section: what is above it may
+   grow. */
+function steady(change, before) {
+  const one = document.activeElement;
+  if (one === field || !fields.includes(one)) return change();
+  before ??= one.getBoundingClientRect().top;
+  change();
+  const { top, bottom } = one.getBoundingClientRect(), by = top - before;
+  if (by && bottom - by < innerHeight) scrollBy({ top: by, behavior: "instant" });
 }
 
 /* The token in front of a place in a field. */
@@ -40,6 +55,14 @@ function spotOf(target) {
 /* Whether a reader has just selected text, to copy it. */
 const selecting = () => !getSelection().isCollapsed && !fields.includes(document.activeElement);
 
+/* What is copied of a line: its characters, as they are. */
+function copyLine(event) {
+  const selection = getSelection();
+  if (selection.isCollapsed || !selection.anchorNode.parentElement?.closest(".line")) return;
+  event.clipboardData.setData("text/plain", String(selection).replaceAll("↵", "\n"));
+  event.preventDefault();
+}
+
 function chooseLetter(view, at) {
   choose(at);
   const own = view.item.querySelector(".mine") ?? field;
@@ -51,12 +74,16 @@ function chooseLetter(view, at) {
 }
 
 function listenToField(one) {
+  let top; // before a browser scrolls, as it does when a field grows
+  one.addEventListener("beforeinput", () => (top = one.getBoundingClientRect().top));
   one.addEventListener("input", () => {
     const before = [...state.typed, state.at].join(), wrote = writing || Object.keys(state.written).length;
-    halt(true);
-    setLine(one.value);
-    choose(tokenBefore(one, one.selectionStart));
-    if (wrote || [...state.typed, state.at].join() !== before) draw(); // what comes after LONGEST changes nothing
+    steady(() => {
+      halt(true);
+      setLine(one.value, { used: one });
+      choose(tokenBefore(one, one.selectionStart));
+      if (wrote || [...state.typed, state.at].join() !== before) draw(); // what comes after LONGEST changes nothing
+    }, top);
     remember();
     wake();
   });
@@ -77,6 +104,7 @@ function listen() {
   addEventListener("pointerdown", use(false), true);
   addEventListener("input", () => (touched = true), true); // also of what is dictated
   fields.forEach(listenToField);
+  document.addEventListener("copy", copyLine);
   document.addEventListener("selectionchange", () => {
     const one = document.activeElement;
     if (!fields.includes(one)) return;
@@ -101,7 +129,7 @@ function listen() {
   for (const example of all("[data-line]")) {
     example.addEventListener("click", () => {
       halt(true);
-      setLine(example.dataset.line, example.dataset.why);
+      setLine(example.dataset.line, { told: example.dataset.why });
       choose(Infinity);
       draw();
       remember();
@@ -119,7 +147,6 @@ function listen() {
     if (writing) halt();
     else write();
   });
-  addEventListener("hashchange", arrive);
 }
 
 /* Open a row, and close the one that was open. What was clicked stays where it is. */

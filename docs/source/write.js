@@ -14,8 +14,10 @@ function wake(again = false) {
     const end = (found) => {
       failed = !found;
       if (failed) script.remove();
+      const place = whereabouts();
       draw();
       drawInsides();
+      if (place.section) comeTo(place); // what opens above stays above
       done();
     };
     script.addEventListener("load", () => setTimeout(() => end(true)));
@@ -58,16 +60,22 @@ async function write() {
     const now = Math.min(lump, left);
     left -= now;
     for (const { name, views, letters } of pens) {
-      let text = state.written[name] ?? "";
-      for (let i = 0; i < now; i++) text += shown(letters.next().value).replace("␣", " ");
-      state.written[name] = text;
-      for (const { wrote } of views) wrote.textContent = text;
+      let more = "";
+      for (let i = 0; i < now; i++) more += shown(letters.next().value).replace("␣", " ");
+      state.written[name] = (state.written[name] ?? "") + more;
+      for (const { wrote } of views) goOn(wrote, more);
     }
     if (left <= 0) return halt();
     due = Math.max(due + pause, performance.now());
     setTimeout(tick, due - performance.now());
   };
   tick();
+}
+
+/* The same text grows, so that what a reader has selected of it stays selected. */
+function goOn(wrote, more) {
+  if (wrote.firstChild) wrote.firstChild.appendData(more);
+  else wrote.append(more);
 }
 
 /* What was written is no longer true of the line. */
