@@ -4,7 +4,7 @@ New: matrices are multiplied in bfloat16, numbers of 8 significant bits instead 
 1905.12322), forward and backward, where the processor is built for it. Each result is a sum of many
 products, and most of their rounding errors cancel. The run's first line names the precision.
 On Linux, `lscpu | grep avx512_bf16` says whether a CPU is built for it; most are not.
-Expect a val loss near 1.80, as in step 8, in less time: on our CPU 36 ms a step instead of 49.
+Expect a val loss near 1.80, as in step 8, in less time: on our CPU 37 ms a step instead of 51.
 Try --float32: the losses of step 8 to the last digit.
 """
 

@@ -5,7 +5,7 @@ large in few directions and small in all others. Muon makes a step about equally
 directions; why that helps is a conjecture (docs/muon.md explains both). The learning rate is twice
 as high. https://kellerjordan.github.io/posts/muon/
 Expect a val loss near 1.55, down from 1.65 (1.66 with the doubled rate: the gain is Muon's). A step
-takes 66 ms instead of 44 on our CPU. This Muon always computes in bfloat16, for which most CPUs are
+takes 76 ms instead of 51 on our CPU. This Muon always computes in bfloat16, for which most CPUs are
 not built: with the same CPU held to AVX2 (ONEDNN_MAX_CPU_ISA=AVX2) and --float32 a step takes 333
 ms, and one of step 15 takes 65.
 Try --max-iters 600: 1.69, not far from step 13 after 2,000 steps.

@@ -9,8 +9,8 @@ Trains the steps of docs/source/steps.toml with the seeds 1337 to 1339, and once
 that their docstrings tell a reader to try. The losses go to measure/results/losses.json, the models
 of seed 1337 to runs/measured/, from where docs/source/export.py takes them. With --flags or
 --tuning the losses are printed and nothing is written. --tuning takes them over the last tenth of
-the training split, and the models learn from the rest of it: settings are chosen there. Each run
-has one thread.
+the training split, and the models learn from the rest of it: settings are chosen there. Of a step
+that trains twice, the last model is measured. Each run has one thread.
 """
 
 import argparse

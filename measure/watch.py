@@ -4,8 +4,8 @@
     python measure/watch.py --loss 64 found.json train.py --max_iters=2000
 
 found.json then has the median milliseconds from the end of an optimiser step to that of the next,
-which an evaluation now and then does not change. Where one training follows another, it has the sum
-of both: what a step of each takes. With --sample it also has the milliseconds of a
+which an evaluation now and then does not change. Where one training follows another, their medians
+are added up; a training of one step is left out. With --sample it also has the milliseconds of a
 token, of so many that follow a full context. With --loss it has the loss of the model over the
 whole validation split of Tiny Shakespeare, in windows of so many tokens; with --vocab-size these
 are the ones of the lesson on tokens. A GPU that works on while Python goes on is not timed right.

@@ -110,7 +110,7 @@ TWICE = """
 import time, torch
 from torch import nn
 
-for pause in (0.04, 0.02):
+for pause in (0.2, 0.1):
     model = nn.Linear(2, 2)
     optimizers = [torch.optim.SGD([p], lr=1.0) for p in model.parameters()]
     for i in range(5):
@@ -125,7 +125,7 @@ for pause in (0.04, 0.02):
 def test_of_two_trainings_one_step_each_is_timed(tmp_path):
     """Two optimisers that take turns are one training."""
     (tmp_path / "twice.py").write_text(TWICE)
-    assert 60 < watch("twice.py", folder=tmp_path)["ms"] < 1000
+    assert 300 < watch("twice.py", folder=tmp_path)["ms"] < 550
 
 
 def test_nanogpts_recipe_is_the_one_for_a_cpu_in_its_readme():
