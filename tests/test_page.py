@@ -320,16 +320,15 @@ def test_the_navigation_marks_where_the_reader_is_and_shows_that_there_is_more(o
         const { scrollWidth, clientWidth, className } = document.querySelector("nav.steps");
         return [scrollWidth > clientWidth, className];
     }"""
-    assert open_page(BEYOND, viewport={"width": 1280, "height": 900}).evaluate(bar) == [
-        False,
-        "steps",
-    ]
-    phone = open_page(BEYOND, viewport=PHONE)
-    phone.wait_for_timeout(100)
-    assert phone.evaluate(bar) == [True, "steps more-after"]
-    phone.evaluate("document.querySelector('nav.steps').scrollLeft = 1e5")
-    phone.wait_for_timeout(100)
-    assert phone.evaluate(bar) == [True, "steps more-before"]
+    laptop = {"width": 1280, "height": 900}
+    assert open_page(viewport=laptop).evaluate(bar) == [False, "steps"]
+    for viewport in (laptop, PHONE):
+        page = open_page(BEYOND, viewport=viewport)
+        page.wait_for_timeout(100)
+        assert page.evaluate(bar) == [True, "steps one-line more-after"]
+        page.evaluate("document.querySelector('nav.steps').scrollLeft = 1e5")
+        page.wait_for_timeout(100)
+        assert page.evaluate(bar) == [True, "steps one-line more-before"]
 
 
 @pytest.mark.parametrize("file", [PAGE, BEYOND])
@@ -349,8 +348,10 @@ def test_flags_and_percentages_are_not_broken(open_page, file):
 def test_paper_has_the_answers_and_no_invitation_to_click(open_page, file):
     page = open_page(file, viewport={"width": 720, "height": 1000})
     page.emulate_media(media="print")
-    answers = page.locator(".ask p").all()
-    assert all(one.evaluate("(e) => e.getBoundingClientRect().height > 10") for one in answers)
+    asked, answers = page.locator(".step > .intro .ask").all(), page.locator(".paper li").all()
+    assert len(asked) == len(answers) == (7 if file == PAGE else 0)
+    assert all(one.is_visible() for one in [*asked, *answers])
+    assert not any(one.is_visible() for one in page.locator(".ask p").all())  # a sheet to fill in
     text = page.evaluate("document.body.innerText")
     for word in (
         "Choose a step",
@@ -375,10 +376,10 @@ def test_the_axis_of_the_race_ends_at_a_number_that_it_names():
     picture = build.charts.seconds_figure(found)
     shown = [int(number) for number in re.findall(r">(\d+)</text>", picture)]
     ms = found["times"][0]["ms"]
-    last = max(
-        int(n) * sorted(ms[name])[len(ms[name]) // 2] / 1000
+    runs = [
+        (sum(losses), int(n) * sorted(ms[name])[len(ms[name]) // 2] / 1000)
         for name, rows in found["losses"].items()
-        for n in rows
+        for n, losses in rows.items()
         if name in ms
-    )
-    assert max(shown) >= last
+    ]
+    assert max(shown) >= min(runs)[1]  # the seconds of the lowest loss

@@ -75,7 +75,7 @@ function arrive() {
 
 // --- The way back in the history ---
 
-const sections = all("main section");
+const sections = all("main section:not(.paper)");
 
 /* Where the reader is: in which section, and where it begins. A browser remembers the pixels of the
    page, which are others when a row is opened or a line wraps. */
