@@ -346,7 +346,7 @@ def turns(places: dict[float, list[tuple[float, float]]]) -> str:
     for i, (speed, points) in enumerate(places.items()):
         axes = figure.add_axes((i / 3, 0, 1 / 3, 136 / 184), xlim=(-1.3, 1.3), ylim=(-1.3, 1.3))
         axes.set_axis_off()
-        axes.set_title(f"{speed:.2g} radians\na position", size=13)
+        axes.set_title(f"{speed:.2g} radian{'s' * (speed != 1)}\na position", size=13)
         axes.add_patch(Circle((0, 0), 1, facecolor="none", edgecolor=RULE))
         for t, (a, b) in enumerate(points):
             arrow = {"arrowstyle": "-|>", "shrinkA": 0, "shrinkB": 0, "linewidth": 1.5}
