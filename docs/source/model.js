@@ -26,9 +26,26 @@ function add(x, y) {
 /* Rows of a table, one for each number in idx (T,): (T, C). */
 const embedding = (idx, { weight }) => idx.map((token) => weight[token]);
 
+/* The same of one position, (in,) to (out,): four outputs side by side. */
+function linearOfOne(x, weight, bias) {
+  const out = new Float64Array(weight.length), last = weight.length - 1;
+  for (let o = 0; o <= last; o += 4) {
+    const [p, q, r] = [o + 1, o + 2, o + 3].map((n) => Math.min(n, last)); // at the end, again
+    const w0 = weight[o], w1 = weight[p], w2 = weight[q], w3 = weight[r];
+    let [s0, s1, s2, s3] = bias ? [bias[o], bias[p], bias[q], bias[r]] : [0, 0, 0, 0];
+    for (let i = 0; i < x.length; i++) {
+      const xi = x[i];
+      s0 += w0[i] * xi; s1 += w1[i] * xi; s2 += w2[i] * xi; s3 += w3[i] * xi;
+    }
+    out[r] = s3; out[q] = s2; out[p] = s1; out[o] = s0;
+  }
+  return out;
+}
+
 /* (T, in) to (T, out); weight (out, in), bias (out,) or none. The time goes here: two outputs at
    four positions each are computed side by side, eight sums that need not wait for each other. */
 function linear(x, { weight, bias }) {
+  if (x.length === 1) return [linearOfOne(x[0], weight, bias)];
   const out = x.map(() => new Float64Array(weight.length)); // (T, out)
   const width = weight[0].length;
   for (let t = 0; t < x.length; t += 4) {
